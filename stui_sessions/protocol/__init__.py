@@ -1,0 +1,1 @@
+"""The wire language: lines, JSON, commands.  No asyncio, no clock, no logging."""

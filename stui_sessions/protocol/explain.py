@@ -1,0 +1,188 @@
+"""What is wrong with a request, in words that help.
+
+Only bad requests come here, so clarity goes before speed: the message is looked
+at again, from the outside in, and the first thing that is wrong is told.
+"""
+
+from difflib import get_close_matches
+from typing import Any
+
+import msgspec
+
+from stui_sessions.errors import Refusal, quote
+from stui_sessions.protocol.commands import COMMANDS, Command
+
+_ENVELOPE_FIELDS = ("id", "command", "parameters")
+
+EXPECTED = {
+    "session_id": "a string of 1 to 8192 characters",
+    "client_id": "a string of 1 to 128 of A-Z a-z 0-9 . _ : @ -, the first a letter or a digit",
+    "timeout": "an integer, 1 or more",
+    "mode": '"merge" or "replace"',
+    "state_data": "an object",
+    "session_state": "an object",
+    "workspace_context": "an object",
+    "inspector_state": "an object",
+    "object_registry": "an object",
+}
+"""What each parameter expects, for people.  A test keeps it complete."""
+
+_JSON_TYPE = {
+    "session_id": str,
+    "client_id": str,
+    "timeout": int,
+    "mode": str,
+}
+
+
+def explain(message: Any, error: Exception | None) -> Refusal:
+    """The first thing that is wrong with `message`, a decoded line.
+
+    `error` is what decoding said; it is quoted only if nothing better is found.
+    """
+    try:
+        check_envelope(message)
+        command = find_command(message["command"])
+        check_parameters(command, message.get("parameters", {}))
+    except Refusal as refusal:
+        return refusal
+    return Refusal("invalid_request", f"the request cannot be read: {error}")
+
+
+def check_envelope(message: Any) -> None:
+    """Raise Refusal unless `message` has the shape of a request."""
+    if type(message) is not dict:
+        raise Refusal(
+            "invalid_request", f"a request is an object with id, command and parameters, not {type_name(message)}"
+        )
+    check_id(message)
+    for field in message:
+        if field not in _ENVELOPE_FIELDS:
+            raise Refusal(
+                "invalid_request",
+                f"a request has no field {quote(field)}{_did_you_mean(field, _ENVELOPE_FIELDS)}",
+                field=field[:100],
+            )
+    if "command" not in message:
+        raise Refusal("invalid_request", "the field command is missing; it is a string", field="command")
+    if type(message["command"]) is not str:
+        raise Refusal(
+            "invalid_request", f"command must be a string, not {type_name(message['command'])}", field="command"
+        )
+    if "parameters" in message and type(message["parameters"]) is not dict:
+        raise Refusal(
+            "invalid_request",
+            f"parameters must be an object, not {type_name(message['parameters'])}",
+            field="parameters",
+        )
+
+
+def check_id(message: dict[str, Any]) -> None:
+    """Raise Refusal unless the id is there and a string or a number."""
+    if "id" not in message:
+        raise Refusal("invalid_request", "the field id is missing; it is a string or a number", field="id")
+    if type(message["id"]) not in (str, int, float):
+        raise Refusal(
+            "invalid_request", f"id must be a string or a number, not {type_name(message['id'])}", field="id"
+        )
+
+
+def find_command(name: str) -> Command:
+    """The command of that name; Refusal with the nearest one if there is none."""
+    command = COMMANDS.get(name)
+    if command is None:
+        raise Refusal(
+            "unknown_command",
+            f"there is no command {quote(name)}{_did_you_mean(name, COMMANDS)}",
+            command=name[:100],
+            nearest=nearest(name, COMMANDS),
+        )
+    return command
+
+
+def check_parameters(command: Command, parameters: dict[str, Any]) -> None:
+    """Raise Refusal for the first parameter that is unknown, missing or wrong."""
+    for name in parameters:
+        if name not in command.parameters:
+            raise Refusal(
+                "unknown_parameter",
+                f"{command.name} has no parameter {quote(name)}{_did_you_mean(name, command.parameters)}",
+                parameter=name[:100],
+                nearest=nearest(name, command.parameters),
+            )
+    for name in command.required:
+        if name not in parameters:
+            raise missing(command.name, name)
+    for name, value in parameters.items():
+        _check_value(command, name, value)
+
+
+def missing(command: str, parameter: str) -> Refusal:
+    """A required parameter is not there."""
+    expected = EXPECTED[parameter]
+    return Refusal(
+        "missing_parameter",
+        f"{command} needs the parameter {parameter}: {expected}",
+        parameter=parameter,
+        expected=expected,
+    )
+
+
+def invalid(parameter: str, expected: str, got: str) -> Refusal:
+    """A parameter is of the right type, but its value is not allowed."""
+    return Refusal(
+        "invalid_parameter", f"{parameter} must be {expected}, not {got}", parameter=parameter, expected=expected
+    )
+
+
+def _check_value(command: Command, name: str, value: Any) -> None:
+    expected = EXPECTED[name]
+    if value is None:
+        raise Refusal(
+            "null_parameter",
+            f"{name} is null; it must be {expected}, or left out where it is optional",
+            parameter=name,
+            expected=expected,
+        )
+    wanted = _JSON_TYPE.get(name, dict)
+    if type(value) is not wanted:
+        got = type_name(value)
+        raise Refusal(
+            "wrong_type", f"{name} must be {expected}, not {got}", parameter=name, expected=expected, got=got
+        )
+    if value == "":
+        raise Refusal("empty_parameter", f"{name} is empty; it must be {expected}", parameter=name, expected=expected)
+    if wanted is not dict and not _fits(command, name, value):
+        raise invalid(name, expected, quote(value) if wanted is str else str(value)[:100])
+
+
+def _fits(command: Command, name: str, value: Any) -> bool:
+    try:
+        msgspec.convert(value, command.parameter_types()[name])
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def nearest(name: str, names: Any) -> str | None:
+    """The valid name that `name` may be a misspelling of."""
+    close = get_close_matches(name[:100].lower(), list(names), n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def _did_you_mean(name: str, names: Any) -> str:
+    close = nearest(name, names)
+    return f"; did you mean {close}?" if close else ""
+
+
+def type_name(value: Any) -> str:
+    """The JSON type of a decoded value, with its article."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, int):
+        return "an integer"
+    if isinstance(value, float):
+        return "a number with a fraction or an exponent"
+    return {str: "a string", list: "an array", dict: "an object"}[type(value)]

@@ -1,0 +1,153 @@
+"""JSON text beyond its grammar: what RFC 8259 leaves open, decided once.
+
+States are stored as the text that was sent, so whatever passes here must be
+readable by every client that gets it back.  msgspec's decoder refuses what is
+not JSON (NaN, Infinity, control characters), lone surrogates, invalid UTF-8 and
+floats beyond double precision; its `Raw` fields skip some of that.  `check_text`
+closes the gap, and adds duplicate keys, depth and huge integers.
+"""
+
+import json
+import re
+from typing import Any, NoReturn
+
+import msgspec
+from msgspec import Raw
+
+from stui_sessions.errors import Refusal, quote
+
+decode_any = msgspec.json.Decoder().decode
+decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+encode = msgspec.json.Encoder().encode
+
+SHORT_DIGITS = 308
+"""A run of fewer digits than 309 cannot pass the largest double (1.797e308)."""
+
+_LONG_INTEGER = re.compile(rb"[0-9]{309}")
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NOT_A_NUMBER = re.compile(rb"[\s,:\[{]-?(?:NaN|Infinity|nan|inf)")
+
+
+def check_text(text: bytes, max_depth: int) -> Any:
+    """The value of `text`, once nothing in it could come back as something else.
+
+    Raises Refusal: invalid_json, invalid_utf8, lone_surrogate, number_out_of_range,
+    duplicate_key, too_deep.
+    """
+    value = _decode(text)
+    if depth_exceeds(text, max_depth):
+        refuse_depth(max_depth)
+    if len(text) > SHORT_DIGITS and _LONG_INTEGER.search(text):
+        _check_integers(text)
+    if b":" in text:
+        _check_keys(text, value)
+    return value
+
+
+def depth_exceeds(text: bytes, limit: int) -> bool:
+    """Arrays and objects in valid JSON `text` are nested more than `limit` levels deep."""
+    if text.count(b"[") + text.count(b"{") <= limit:
+        return False
+    # Each round removes the innermost pairs, so there are as many rounds as levels;
+    # all of it runs at the speed of bytes.replace.
+    brackets = _STRING.sub(b"", text).translate(None, _NOT_BRACKETS).replace(b"{", b"[").replace(b"}", b"]")
+    for _ in range(limit):
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)
+
+
+def merge(current: bytes, patch: bytes) -> bytes:
+    """`current` with the members of `patch` set: one level, `null` is a value like any."""
+    if len(current) == 2:
+        return patch
+    members = decode_members(current)
+    members.update(decode_members(patch))
+    return encode(members)
+
+
+def refuse_depth(limit: int) -> NoReturn:
+    raise Refusal("too_deep", f"arrays and objects may be nested {limit} levels deep, this goes deeper", limit=limit)
+
+
+def _decode(text: bytes) -> Any:
+    try:
+        return decode_any(text)
+    except UnicodeDecodeError as error:
+        raise Refusal("invalid_utf8", f"the line is not UTF-8 (byte {error.start} of a string)") from None
+    except RecursionError:
+        raise Refusal("too_deep", "arrays and objects are nested far too deep") from None
+    except msgspec.MsgspecError as error:
+        raise _malformed(text, str(error)) from None
+
+
+def _malformed(text: bytes, reason: str) -> Refusal:
+    """Why msgspec refused `text`, in our words."""
+    if not _is_utf8(text):
+        return Refusal("invalid_utf8", "the line is not UTF-8")
+    if "out of range" in reason:
+        return _too_large_number()
+    if _has_lone_surrogate(text):
+        return Refusal("lone_surrogate", "a string holds half of a UTF-16 surrogate pair; such text cannot be encoded")
+    if _NOT_A_NUMBER.search(text):
+        return Refusal("invalid_json", "NaN and Infinity are not JSON; send null or a string")
+    return Refusal("invalid_json", f"the line is not JSON: {reason.removeprefix('JSON is malformed: ')}")
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _has_lone_surrogate(text: bytes) -> bool:
+    """`text` would be JSON but for a lone surrogate (the json module lets them pass)."""
+    if b"\\u" not in text:
+        return False
+    try:
+        encode(json.loads(text))
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):
+        return False
+    return False
+
+
+def _too_large_number() -> Refusal:
+    return Refusal(
+        "number_out_of_range", "a number is beyond what a double can hold (about 1.8e308); send it as a string"
+    )
+
+
+def _check_integers(text: bytes) -> None:
+    def check(digits: str) -> int:
+        if len(digits) > SHORT_DIGITS:
+            try:
+                float(int(digits))
+            except (OverflowError, ValueError):  # ValueError: over Python's own limit of digits
+                raise _too_large_number() from None
+        return 0
+
+    json.loads(text, parse_int=check, parse_float=str)
+
+
+def _check_keys(text: bytes, value: Any) -> None:
+    """Refuse duplicate keys.
+
+    Encoding the decoded value again gives exactly one colon for each distinct key
+    and those inside strings, so equal counts mean that no key was named twice.
+    Only an escaped colon (U+003A) in `text` could hide one.
+    """
+    if b"\\u003" not in text and encode(value).count(b":") == text.count(b":"):
+        return
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        seen = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise Refusal("duplicate_key", f"an object names the key {quote(key)} twice", key=key[:100])
+            seen.add(key)
+
+    json.loads(text, object_pairs_hook=check, parse_int=str, parse_float=str)
