@@ -1,0 +1,1 @@
+"""The domain: what a session is and what must stay true.  No asyncio, no clock, no file."""

@@ -1,0 +1,180 @@
+"""A session, and the changes that sessions go through.
+
+Instants are integer milliseconds since the epoch, UTC; the wire rounds them to
+seconds.  State objects are kept as the JSON text that was sent, so that numbers,
+code points and key order come back as they were saved.
+
+`Session` and the records are stored as MessagePack arrays: new fields go at the
+end, with a default, and old files stay readable.
+"""
+
+from msgspec import Struct
+
+LIVE, EXPIRED, CLOSED = 0, 1, 2
+"""The states of a session.  Live -> expired or closed; both are final."""
+
+EMPTY = b"{}"
+
+
+class Session(Struct, frozen=True, array_like=True, gc=False):
+    """One session as it is now.  Immutable: a change makes a new one."""
+
+    number: int  # persistent counter, unique, never used again
+    session_id: str
+    client_id: str
+    created_at: int
+    modified_at: int  # moves when state changes
+    active_at: int  # moves when the session is used
+    timeout: int  # seconds of idleness after which it expires
+    revision: int = 1
+    status: int = LIVE
+    ended_at: int = 0  # when it expired or was closed; 0 while live
+    session_state: bytes = EMPTY
+    workspace_context: bytes = EMPTY
+    inspector_state: bytes = EMPTY
+    object_registry: bytes = EMPTY
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the four objects together."""
+        return (
+            len(self.session_state)
+            + len(self.workspace_context)
+            + len(self.inspector_state)
+            + len(self.object_registry)
+        )
+
+
+class Created(Struct, frozen=True, array_like=True, tag="c", gc=False):
+    """A session was born."""
+
+    session: Session
+
+    @property
+    def number(self) -> int:
+        return self.session.number
+
+
+class Updated(Struct, frozen=True, array_like=True, tag="u", gc=False):
+    """State changed.  Objects that did not change are None."""
+
+    number: int
+    revision: int
+    at: int
+    session_state: bytes | None
+    workspace_context: bytes | None
+    inspector_state: bytes | None
+    object_registry: bytes | None
+
+
+class Used(Struct, frozen=True, array_like=True, tag="a", gc=False):
+    """Activity alone: idle time starts again."""
+
+    number: int
+    at: int
+
+
+class Ended(Struct, frozen=True, array_like=True, tag="e", gc=False):
+    """A live session expired or was closed."""
+
+    number: int
+    status: int
+    at: int
+
+
+class Removed(Struct, frozen=True, array_like=True, tag="r", gc=False):
+    """A session is no longer known."""
+
+    number: int
+    session_id: str
+    client_id: str
+
+
+Record = Created | Updated | Used | Ended | Removed
+"""What the journal holds: what changed and what it led to, never the command."""
+
+
+def apply(session: Session | None, record: Record) -> Session | None:
+    """The session after `record`; the inverse of deciding, used by replay.
+
+    Raises ValueError if the record needs a session that is not there.
+    """
+    if isinstance(record, Created):
+        return record.session
+    if isinstance(record, Removed):
+        return None
+    if session is None:
+        raise ValueError(f"record {type(record).__name__} for unknown session {record.number}")
+    if isinstance(record, Updated):
+        return updated(session, record)
+    if isinstance(record, Used):
+        return used(session, record.at)
+    return ended(session, record.status, record.at)
+
+
+def updated(s: Session, r: Updated) -> Session:
+    """`s` with the objects that `r` names replaced.  Positional: this is the hot path."""
+    return Session(
+        s.number,
+        s.session_id,
+        s.client_id,
+        s.created_at,
+        r.at,
+        r.at,
+        s.timeout,
+        r.revision,
+        s.status,
+        s.ended_at,
+        s.session_state if r.session_state is None else r.session_state,
+        s.workspace_context if r.workspace_context is None else r.workspace_context,
+        s.inspector_state if r.inspector_state is None else r.inspector_state,
+        s.object_registry if r.object_registry is None else r.object_registry,
+    )
+
+
+def used(s: Session, at: int) -> Session:
+    """`s` with its idle time started again at `at`."""
+    return Session(
+        s.number,
+        s.session_id,
+        s.client_id,
+        s.created_at,
+        s.modified_at,
+        at,
+        s.timeout,
+        s.revision,
+        s.status,
+        s.ended_at,
+        s.session_state,
+        s.workspace_context,
+        s.inspector_state,
+        s.object_registry,
+    )
+
+
+def ended(s: Session, status: int, at: int) -> Session:
+    """`s` expired or closed."""
+    return Session(
+        s.number,
+        s.session_id,
+        s.client_id,
+        s.created_at,
+        s.modified_at,
+        s.active_at,
+        s.timeout,
+        s.revision,
+        status,
+        at,
+        s.session_state,
+        s.workspace_context,
+        s.inspector_state,
+        s.object_registry,
+    )
+
+
+class Totals(Struct, array_like=True, gc=False):
+    """Counters that are kept, not counted: exact after every commit."""
+
+    live: int = 0  # sessions with status LIVE
+    clients: int = 0  # clients that have one
+    last_number: int = 0  # the last session number given out

@@ -1,0 +1,54 @@
+"""Expiry: when a session ends of itself, and how instants look on the wire."""
+
+import time
+from functools import lru_cache
+
+from stui_sessions.sessions.model import EXPIRED, LIVE, Session
+
+MAX_SLACK_MS = 60_000
+
+
+def slack_ms(timeout: int) -> int:
+    """How far the recorded activity may lag behind the real one: min(60 s, timeout/10)."""
+    return min(MAX_SLACK_MS, timeout * 100)
+
+
+class Expiry:
+    """Judges expiry at the moment of asking, by the wall clock.
+
+    `uncertain_until`: a server was killed at about that instant, and activity
+    before it may have been recorded late by the slack; sessions not used since
+    get that much back, so that none expires early.
+    """
+
+    def __init__(self, uncertain_until: int = 0) -> None:
+        self.uncertain_until = uncertain_until
+
+    def expires_at(self, s: Session) -> int:
+        """The instant, in ms, from which `s` counts as expired (while it is live)."""
+        expires = s.active_at + s.timeout * 1000
+        return expires if s.active_at > self.uncertain_until else expires + slack_ms(s.timeout)
+
+    def is_live(self, s: Session, now: int) -> bool:
+        return s.status == LIVE and now < self.expires_at(s)
+
+    def is_expired(self, s: Session, now: int) -> bool:
+        """Expired, whether or not the sweeper has passed."""
+        return s.status == EXPIRED or (s.status == LIVE and now >= self.expires_at(s))
+
+    def seconds_left(self, s: Session, now: int) -> int:
+        """Whole seconds, rounded up, from 0 to the timeout, also after the clock was set back."""
+        if s.status != LIVE:
+            return 0
+        left = -((now - self.expires_at(s)) // 1000)
+        return max(0, min(left, s.timeout))
+
+
+@lru_cache(maxsize=8192)
+def _format_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
+
+
+def format_instant(ms: int) -> str:
+    """`2025-08-30T10:30:00Z`: the wire knows whole seconds of UTC (seed 004)."""
+    return _format_second(ms // 1000)
