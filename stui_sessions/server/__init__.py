@@ -1,0 +1,1 @@
+"""The only part that knows asyncio: connections, commits, the sweeper."""

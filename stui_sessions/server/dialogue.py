@@ -1,0 +1,235 @@
+"""One peer's requests and replies, in order.
+
+Requests of one connection are decided in the order in which they came, and their
+replies leave in that order; only loads run ahead.  Knows nothing of sockets, so
+that every transport can hold a dialogue.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import islice
+
+from stui_sessions.errors import Refusal
+from stui_sessions.protocol.framing import Overflow
+from stui_sessions.protocol.messages import NULL_ID, Malformed, Reply, Request, decode_request, encode_lines
+from stui_sessions.server.engine import Decided, Engine
+from stui_sessions.sessions.book import NotResident
+from stui_sessions.sessions.caller import Caller
+from stui_sessions.sessions.manager import Moment
+
+TURN = 256
+"""Requests decided for one peer before the others get their turn."""
+
+LOOK_AHEAD = 32
+"""Requests behind one that waits for a load, whose own loads are started."""
+
+HELD_LIMIT = 256 * 1024
+"""Bytes of state in unsent replies at which no more requests are decided for a peer."""
+
+Item = bytes | Overflow | Request | Reply | Malformed
+
+
+class Dialogue:
+    """What was asked and not answered yet.
+
+    `send(data)` takes encoded replies; `paused` says that the peer is not reading
+    them; `later(callback)` runs something in the next turn of the loop.
+    """
+
+    __slots__ = ("_backlog", "_blocked", "_caller", "_engine", "_held", "_later", "_ready", "_send", "_waiting", "paused")
+
+    def __init__(
+        self,
+        engine: Engine,
+        caller: Caller,
+        send: Callable[[bytes], None],
+        later: Callable[[Callable[[], None]], object],
+    ) -> None:
+        self._engine = engine
+        self._caller = caller
+        self._send = send
+        self._later = later
+        self._backlog: deque[Item] | None = None
+        self._ready: list[Reply] = []
+        self._waiting: list[Decided] = []
+        self._held = 0
+        self._blocked = False
+        """A load is under way, or the next turn is: someone will call `resume`."""
+        self.paused = False
+
+    @property
+    def busy(self) -> bool:
+        """Requests are undecided: no more should be read for now."""
+        return bool(self._backlog)
+
+    @property
+    def idle(self) -> bool:
+        """Everything that was asked has been answered."""
+        return not self._backlog and not self._waiting and not self._ready
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes of undecided lines, about."""
+        return sum(len(item) if isinstance(item, bytes) else 300 for item in self._backlog or ())
+
+    def receive(self, lines: Iterable[bytes | Overflow]) -> None:
+        """Take lines as they came; decide what can be decided now."""
+        if self._backlog:
+            self._backlog.extend(lines)
+        else:
+            self._run(lines)
+
+    def resume(self) -> None:
+        """Go on with what was left: loads have come, the peer reads again, it is our turn."""
+        self._blocked = False
+        self.proceed()
+
+    def fail_load(self, refusal: Refusal) -> None:
+        """The request in front cannot be decided: what it needs cannot be read."""
+        if self._backlog and type(self._backlog[0]) is Request:
+            request = self._backlog[0]
+            self._backlog[0] = self._engine.refuse(request.id, refusal, self._engine.clock())
+        self.resume()
+
+    def proceed(self) -> None:
+        """Decide more of the backlog, if nothing stands in the way."""
+        if self._backlog and not self._blocked and not self.paused:
+            backlog, self._backlog = self._backlog, None
+            self._run(backlog)
+
+    def say(self, reply: Reply) -> None:
+        """Put a reply that answers no request behind those that are owed."""
+        self.receive([reply])  # type: ignore[list-item]
+
+    def release(self, committed: int) -> None:
+        waiting = self._waiting
+        if waiting[-1].commit <= committed:
+            released, self._waiting = waiting, []
+            self._held = 0
+        else:
+            split = next(i for i, d in enumerate(waiting) if d.commit > committed)
+            released, self._waiting = waiting[:split], waiting[split:]
+            self._held = sum(d.weight for d in self._waiting)
+            self._engine.hold(self)
+        if released:
+            self._send(encode_lines([d.reply for d in released]))
+        self.proceed()
+
+    def redo(self, failed: int, refusal: Refusal) -> None:
+        engine, now = self._engine, self._engine.clock()
+        again: deque[Item] = deque()
+        for d in self._waiting:
+            if d.request is None:
+                again.append(d.reply)
+            elif d.wrote and d.commit == failed:
+                again.append(engine.refuse(d.request.id, refusal, now))
+            else:
+                again.append(d.request)
+        again.extend(self._backlog or ())
+        self._waiting, self._held, self._backlog = [], 0, again
+        self.proceed()
+
+    def abandon(self) -> None:
+        """The peer is gone.  What was decided stays decided; what was not never is."""
+        self._backlog = None
+        self._waiting, self._ready = [], []
+        self._engine.let_go(self)
+
+    # -- the inside
+
+    def _run(self, items: Iterable[Item]) -> None:
+        engine = self._engine
+        now = engine.clock()
+        todo = iter(items)
+        for item in islice(todo, TURN):
+            try:
+                decided = self._decide(item, now)
+            except NotResident as missing:
+                self._leave(item, todo)
+                self._blocked = True
+                engine.want_load(missing, self)
+                self._look_ahead()
+                break
+            if decided is None:
+                continue
+            self._keep(decided)
+            if self._held > HELD_LIMIT:
+                self._flush()
+                if self.paused or self._waiting:
+                    self._leave(None, todo)
+                    break
+        else:
+            self._leave(None, todo)
+            if self._backlog:
+                self._blocked = True
+                self._later(self.resume)
+        self._flush()
+
+    def _decide(self, item: Item, now: Moment) -> Decided | None:
+        """Decide one item; None if it is nothing (a blank line)."""
+        engine = self._engine
+        if type(item) is bytes:
+            try:
+                item = decode_request(item, engine.limits.max_depth)
+            except Malformed as malformed:
+                if item.isspace():
+                    return None
+                item = malformed
+        if type(item) is Request:
+            return engine.decide(item, self._caller, now)
+        return Decided(self._answer(item, now), None, 0)
+
+    def _answer(self, item: Item, now: Moment) -> Reply:
+        """The reply to something that needs no decision."""
+        if isinstance(item, Malformed):
+            return self._engine.refuse(item.id, item.refusal, now)
+        if isinstance(item, Overflow):
+            return self._engine.refuse(NULL_ID, self._engine.message_too_large(), now)
+        return item  # type: ignore[return-value]
+
+    def _keep(self, decided: Decided) -> None:
+        """Put a reply where it waits: for the writing, or for its commit first."""
+        waiting = self._waiting
+        self._held += decided.weight
+        if waiting:
+            # Behind one that waits; and commits are awaited in order.
+            decided.commit = max(decided.commit, waiting[-1].commit)
+            waiting.append(decided)
+        elif decided.commit > self._engine.committed:
+            waiting.append(decided)
+            self._engine.hold(self)
+        else:
+            self._ready.append(decided.reply)
+
+    def _flush(self) -> None:
+        if self._ready:
+            ready, self._ready = self._ready, []
+            if not self._waiting:
+                self._held = 0
+            self._send(encode_lines(ready))
+
+    def _leave(self, first: Item | None, rest: Iterable[Item]) -> None:
+        backlog = deque(rest)
+        if first is not None:
+            backlog.appendleft(first)
+        self._backlog = backlog or None
+
+    def _look_ahead(self) -> None:
+        """Start the loads of requests that come next; they are decided in their turn."""
+        backlog = self._backlog
+        assert backlog is not None
+        sessions = self._engine.book.residents.sessions
+        clients = self._engine.book.residents.clients
+        for i in range(min(LOOK_AHEAD, len(backlog))):
+            item = backlog[i]
+            if type(item) is bytes:
+                try:
+                    item = backlog[i] = decode_request(item, self._engine.limits.max_depth)
+                except Malformed:
+                    continue
+            if type(item) is Request:
+                if item.command.names_session:
+                    if item.params.session_id not in sessions:
+                        self._engine.want_load(NotResident(sessions=(item.params.session_id,)), None)
+                elif item.command.names_client and item.params.client_id not in clients:
+                    self._engine.want_load(NotResident(clients=(item.params.client_id,)), None)

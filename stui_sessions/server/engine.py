@@ -1,0 +1,185 @@
+"""Load, decide, commit, reply: one request's way through the server.
+
+The engine decides requests on what is resident, at once and without an await.
+What has to be loaded goes to the loader, what was changed to the writer; the
+dialogues that wait are told when to go on.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from stui_sessions.errors import Refusal
+from stui_sessions.protocol.messages import Failure, Reply, Request, Success, failure
+from stui_sessions.sessions.book import Change, NotResident
+from stui_sessions.sessions.caller import Caller
+from stui_sessions.sessions.manager import Moment, SessionManager
+from stui_sessions.sessions.timing import format_instant
+
+
+class Decided(Struct, gc=False):
+    """A reply, and the commit that it must wait for."""
+
+    reply: Reply
+    request: Request | None  # to decide it again; None where there is nothing to decide
+    commit: int
+    wrote: bool = False
+    weight: int = 0  # bytes of state in the reply
+
+
+class Waiter(Protocol):
+    """One who waits for loads or commits: a dialogue."""
+
+    def release(self, committed: int) -> None:
+        """Commits up to `committed` are on disk."""
+
+    def redo(self, failed: int, refusal: Refusal) -> None:
+        """Commit `failed` was undone, and all that was decided since."""
+
+    def resume(self) -> None:
+        """What was missing has been loaded."""
+
+    def fail_load(self, refusal: Refusal) -> None:
+        """What was missing cannot be loaded now."""
+
+
+class WireLimits(Struct, frozen=True):
+    """What one message may be."""
+
+    max_message_bytes: int = 1_048_576
+    max_depth: int = 128
+
+
+class Engine:
+    """Decides requests; knows what is committed and who waits.
+
+    `want_commit` and `want_load` wake the writer and the loader.
+    """
+
+    def __init__(self, manager: SessionManager, clock: Callable[[], Moment], limits: WireLimits) -> None:
+        self.manager = manager
+        self.book = manager.book
+        self.clock = clock
+        self.limits = limits
+        self.committed = self.book.batch - 1
+        """The newest commit that is on disk."""
+        self.want_commit: Callable[[], None] = lambda: None
+        self.want_load: Callable[[NotResident, Waiter | None], None] = lambda missing, waiter: None
+        self.on_fault: Callable[[str, BaseException], None] = lambda command, error: None
+        self._waiting: dict[Waiter, None] = {}
+        self._handlers: dict[str, Callable[[Caller, Any, Moment], Any]] = {
+            name: getattr(manager, name)
+            for name in (
+                "create_session",
+                "restore_session",
+                "update_session_state",
+                "close_session",
+                "get_session_info",
+                "list_client_sessions",
+                "get_session_statistics",
+                "ping",
+            )
+        }
+
+    def decide(self, request: Request, caller: Caller, now: Moment) -> Decided:
+        """Decide one request.  NotResident if something has to be loaded first."""
+        command = request.command
+        changes = self.book.changes
+        noted = len(changes)
+        try:
+            result = self._handlers[command.name](caller, request.params, now)
+        except Refusal as refusal:
+            return Decided(self.refuse(request.id, refusal, now), request, self.newest)
+        except NotResident:
+            raise
+        except Exception as error:
+            self.on_fault(command.name, error)
+            fault = Refusal("internal_error", "a fault in the server; the request was not carried out")
+            return Decided(self.refuse(request.id, fault, now), request, self.newest)
+        reply = Success(request.id, "success", result, format_instant(now.wall))
+        wrote = False
+        if len(changes) > noted:
+            self.want_commit()
+            wrote = command.writes
+        if not command.names_session:
+            return Decided(reply, request, self.newest, wrote)
+        # Waits for the last change of this session alone, not for its neighbours'.
+        resident = self.book.residents.sessions[request.params.session_id]
+        return Decided(reply, request, resident.written, wrote, resident.size)
+
+    def refuse(self, id: Any, refusal: Refusal, now: Moment) -> Failure:
+        return failure(id, refusal, format_instant(now.wall))
+
+    def message_too_large(self) -> Refusal:
+        limit = self.limits.max_message_bytes
+        return Refusal(
+            "message_too_large", f"a line may be {limit} bytes long; this one is longer, and was discarded", limit=limit
+        )
+
+    @property
+    def newest(self) -> int:
+        """The commit that covers everything decided so far."""
+        return self.book.batch if self.book.changes else self.book.batch - 1
+
+    # -- waiting for commits
+
+    def hold(self, waiter: Waiter) -> None:
+        """`waiter` has replies that wait for a commit."""
+        self._waiting[waiter] = None
+
+    def let_go(self, waiter: Waiter) -> None:
+        self._waiting.pop(waiter, None)
+
+    def on_committed(self, number: int) -> None:
+        """Commit `number` is on disk: release those who waited for it, all together."""
+        self.committed = number
+        waiting, self._waiting = self._waiting, {}
+        for waiter in waiting:
+            waiter.release(number)
+
+    def on_commit_failed(self, number: int, changes: list[Change], refusal: Refusal) -> None:
+        """Undo commit `number` and everything decided on top of it; writers of it are refused."""
+        self.manager.undo(self.book.changes)
+        self.book.changes = []
+        self.manager.undo(changes)
+        self.book.batch = number
+        waiting, self._waiting = self._waiting, {}
+        for waiter in waiting:
+            waiter.redo(number, refusal)
+
+    async def until_committed(self) -> None:
+        """Wait until everything decided so far is on disk, or has been undone."""
+        if self.newest > self.committed:
+            signal = _Signal(self, self.newest)
+            self.hold(signal)
+            await signal.event.wait()
+
+    def resume(self, waiters: Iterable[Waiter]) -> None:
+        for waiter in waiters:
+            waiter.resume()
+
+
+class _Signal:
+    """A waiter that only wants to know that a commit has ended, well or not."""
+
+    def __init__(self, engine: Engine, commit: int) -> None:
+        self.event = asyncio.Event()
+        self._engine = engine
+        self._commit = commit
+
+    def release(self, committed: int) -> None:
+        if committed >= self._commit:
+            self.event.set()
+        else:
+            self._engine.hold(self)
+
+    def redo(self, failed: int, refusal: Refusal) -> None:
+        self.event.set()
+
+    def resume(self) -> None:
+        """Waits for no load."""
+
+    def fail_load(self, refusal: Refusal) -> None:
+        """Waits for no load."""

@@ -1,0 +1,1 @@
+"""Where sessions live when nobody looks."""
