@@ -28,13 +28,22 @@ Timeout = Annotated[
     Meta(ge=1, description="Seconds without use after which the session expires; at most the setting `max_timeout`."),
 ]
 JsonObject = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
-Revision = Annotated[
-    int, Meta(ge=1, description="1 when created, one more with each accepted `update_session_state`.")
-]
+Revision = Annotated[int, Meta(ge=1, description="1 when created, one more with each accepted `update_session_state`.")]
 Instant = Annotated[str, Meta(description="UTC, whole seconds: `2025-08-30T10:30:00Z`.")]
 Seconds = Annotated[int, Meta(ge=0, description="Seconds.")]
 
 STATE_OBJECTS = ("session_state", "workspace_context", "inspector_state", "object_registry")
+
+
+class StateText(Struct, frozen=True, gc=False):
+    """A state object of a request once it is checked: its text, its own copy, and its keys in order.
+
+    Takes the place of the `Raw` in the parameters: that is a view and keeps the
+    whole received line alive.
+    """
+
+    text: bytes
+    keys: tuple[str, ...]
 
 
 class NoParams(Struct, forbid_unknown_fields=True, gc=False):
@@ -156,7 +165,13 @@ class Command:
     """One row of the table."""
 
     def __init__(
-        self, name: str, summary: str, params: type[Struct], result: type[Struct], errors: str = "", writes: bool = False
+        self,
+        name: str,
+        summary: str,
+        params: type[Struct],
+        result: type[Struct],
+        errors: str = "",
+        writes: bool = False,
     ) -> None:
         self.name = name
         self.summary = summary
@@ -171,7 +186,10 @@ class Command:
         self.parameters = {f.name: f for f in fields}
         self.required = tuple(f.name for f in fields if f.required)
         self.state_parameters = tuple(f.name for f in fields if f.name == "state_data" or f.name in STATE_OBJECTS)
-        self.decode_params = msgspec.json.Decoder(params).decode
+        self.line_keys = 3 + len(self.required)
+        """Keys in a request that brings what is required and nothing else."""
+        self.main_state = self.state_parameters[0] if self.state_parameters else None
+        """The state object that requests most often bring."""
 
     def parameter_types(self) -> dict[str, Any]:
         """Parameter names with their types, limits included."""
@@ -239,10 +257,27 @@ COMMANDS: dict[str, Command] = {
     )
 }
 
-UNIVERSAL_ERRORS = (
-    "invalid_json invalid_utf8 invalid_request lone_surrogate duplicate_key number_out_of_range too_deep "
-    "message_too_large line_timeout unknown_command unknown_parameter missing_parameter null_parameter "
-    "empty_parameter wrong_type invalid_parameter storage_unavailable overloaded too_many_connections "
-    "shutting_down internal_error"
-).split()
+UNIVERSAL_ERRORS = [
+    "invalid_json",
+    "invalid_utf8",
+    "invalid_request",
+    "lone_surrogate",
+    "duplicate_key",
+    "number_out_of_range",
+    "too_deep",
+    "message_too_large",
+    "line_timeout",
+    "unknown_command",
+    "unknown_parameter",
+    "missing_parameter",
+    "null_parameter",
+    "empty_parameter",
+    "wrong_type",
+    "invalid_parameter",
+    "storage_unavailable",
+    "overloaded",
+    "too_many_connections",
+    "shutting_down",
+    "internal_error",
+]
 """Codes that any request may be answered with."""

@@ -82,9 +82,7 @@ def check_id(message: dict[str, Any]) -> None:
     if "id" not in message:
         raise Refusal("invalid_request", "the field id is missing; it is a string or a number", field="id")
     if type(message["id"]) not in (str, int, float):
-        raise Refusal(
-            "invalid_request", f"id must be a string or a number, not {type_name(message['id'])}", field="id"
-        )
+        raise Refusal("invalid_request", f"id must be a string or a number, not {type_name(message['id'])}", field="id")
 
 
 def find_command(name: str) -> Command:
@@ -147,13 +145,11 @@ def _check_value(command: Command, name: str, value: Any) -> None:
     wanted = _JSON_TYPE.get(name, dict)
     if type(value) is not wanted:
         got = type_name(value)
-        raise Refusal(
-            "wrong_type", f"{name} must be {expected}, not {got}", parameter=name, expected=expected, got=got
-        )
+        raise Refusal("wrong_type", f"{name} must be {expected}, not {got}", parameter=name, expected=expected, got=got)
     if value == "":
         raise Refusal("empty_parameter", f"{name} is empty; it must be {expected}", parameter=name, expected=expected)
     if wanted is not dict and not _fits(command, name, value):
-        raise invalid(name, expected, quote(value) if wanted is str else str(value)[:100])
+        raise invalid(name, expected, quote(value) if isinstance(value, str) else str(value)[:100])
 
 
 def _fits(command: Command, name: str, value: Any) -> bool:
@@ -185,4 +181,6 @@ def type_name(value: Any) -> str:
         return "an integer"
     if isinstance(value, float):
         return "a number with a fraction or an exponent"
-    return {str: "a string", list: "an array", dict: "an object"}[type(value)]
+    if isinstance(value, str):
+        return "a string"
+    return "an array" if isinstance(value, list) else "an object"

@@ -50,7 +50,7 @@ class LineFramer:
                 return self._keep(rest)
             lines[0] = self._complete(lines[0])  # type: ignore[arg-type]
         if len(data) > self.limit:
-            lines = [OVERFLOW if line is OVERFLOW or len(line) > self.limit else line for line in lines]  # type: ignore[arg-type]
+            lines = [OVERFLOW if line is OVERFLOW or len(line) > self.limit else line for line in lines]
         if rest:
             lines += self._keep(rest)
         # A line is reported where its limit is passed, not again at its newline.

@@ -1,39 +1,69 @@
 """Requests and replies: decoding the one, encoding the other.
 
-Decoding takes two steps, the envelope with raw parameters and then the command's
-own Struct, so that the id survives a bad parameter.  The way of a good request is
-short; everything that explains a bad one is in `explain.py`.
+The way of a good request is short; everything that explains a bad one is in
+`explain.py`.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, Protocol, TypeGuard, Union
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from stui_sessions.errors import Refusal
-from stui_sessions.protocol.commands import COMMANDS, Command
+from stui_sessions.protocol.commands import COMMANDS, Command, StateText
 from stui_sessions.protocol.explain import check_id, explain
 from stui_sessions.protocol.jsontext import SHORT_DIGITS, check_text, decode_any
 
 NULL_ID = Raw(b"null")
-_NO_PARAMETERS = Raw(b"{}")
-_QUOTE = ord('"')
+_STRING_ID = (b'{"id":"', b'{"id": "')
+"""How nearly every line begins; any other way to write an id is checked thoroughly."""
 
 
-class Envelope(Struct, forbid_unknown_fields=True, gc=False):
-    """The outer object of a request."""
+class WireLimits(Struct):
+    """What one message may be.  See `config.Settings`."""
 
-    id: Raw
-    command: str
-    parameters: Raw = _NO_PARAMETERS
+    max_message_bytes: int = 1_048_576
+    max_depth: int = 128
+    short_text: int = 0
+    """A text of so many bytes cannot be too deep (each level takes two) or hold a huge integer."""
+
+    def __post_init__(self) -> None:
+        self.short_text = min(2 * self.max_depth, SHORT_DIGITS)
 
 
-class Request(NamedTuple):
-    """A well-formed request: its id as it came, its command, its parameters."""
+class Request(Protocol):
+    """A well-formed request: its id as it came, its command, its parameters.
+
+    One Struct type for each command, told apart by the field `command`, so that a
+    good line is decoded in one step (0.39 us; envelope first, then parameters:
+    0.61 us).  A bad line is looked at again, in `explain.py`.
+    """
 
     id: Raw
     command: Command
-    params: Any
+    parameters: Any
+
+
+def _request_type(command: Command) -> type[Struct]:
+    fields: list[Any] = [("id", Raw)]
+    if command.required:
+        fields.append(("parameters", command.params))
+    else:
+        fields.append(("parameters", command.params | UnsetType, UNSET))
+    return msgspec.defstruct(
+        command.name,
+        fields,
+        tag_field="command",
+        tag=command.name,
+        forbid_unknown_fields=True,
+        gc=False,
+        namespace={"command": command},
+    )
+
+
+def is_request(item: object) -> TypeGuard[Request]:
+    """`item` is what `decode_request` made of a line."""
+    return isinstance(item, REQUEST_TYPES)
 
 
 class Malformed(Exception):
@@ -68,7 +98,8 @@ class Failure(Struct, gc=False):
 
 Reply = Success | Failure
 
-_decode_envelope = msgspec.json.Decoder(Envelope).decode
+REQUEST_TYPES = tuple(_request_type(c) for c in COMMANDS.values())
+_decode_line = msgspec.json.Decoder(Union[REQUEST_TYPES]).decode  # noqa: UP007 - made at run time
 _encoder = msgspec.json.Encoder()
 encode_lines = _encoder.encode_lines
 """Encode a list of replies, one line each."""
@@ -79,56 +110,59 @@ def failure(id: Raw, refusal: Refusal, timestamp: str) -> Failure:
     return Failure(id, "error", refusal.text, refusal.error_type, refusal.code, refusal.details, timestamp)
 
 
-def decode_request(line: bytes, max_depth: int) -> Request:
-    """The request on `line`; raises Malformed."""
-    try:
-        envelope = _decode_envelope(line)
-        command = COMMANDS[envelope.command]
-        params = command.decode_params(envelope.parameters)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError) as error:
-        raise _malformed(line, max_depth, error) from None
-    keys = (2 if envelope.parameters is _NO_PARAMETERS else 3) + len(command.required)
-    id = bytes(envelope.id)
-    if not (id[0] == _QUOTE or (id.isdigit() and len(id) < SHORT_DIGITS)) or not _is_plain(
-        line, command, params, keys, max_depth
-    ):
-        _check_thoroughly(line, max_depth)
-    return Request(envelope.id, command, params)
+def decode_request(line: bytes, limits: WireLimits) -> Request:
+    """The request on `line`; raises Malformed.
 
-
-def _is_plain(line: bytes, command: Command, params: Any, keys: int, max_depth: int) -> bool:
-    """A quick proof that nothing in `line` needs the thorough check; False proves nothing.
-
-    There are at least as many colons in a line as keys, so a line with no more
-    colons than the `keys` we know of names no key twice.  And a short text is
-    neither deep (each level takes two bytes) nor has it room for a huge integer.
+    State objects are handed on as `StateText`.  The thorough check of a line costs
+    as much as the rest of its way, so there is a quick proof that it is not needed:
+    there are at least as many colons in a line as keys, so a line with no more
+    colons than the keys we know of names none twice.
     """
-    if command.state_parameters:
-        state = getattr(params, "state_data", UNSET)
-        if state is UNSET or len(line) - len(params.session_id) > min(2 * max_depth, SHORT_DIGITS):
-            return False
-        try:
-            state = decode_any(state)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return False
-        if type(state) is not dict:
-            return False
-        keys += 1 + len(state)
-    return line.count(b":") == keys and line.isascii()
+    try:
+        request: Request = _decode_line(line)
+        command = request.command
+        keys = command.line_keys if request.parameters is not UNSET else 2
+        if command.main_state is not None:
+            keys += _take_main_state(command.main_state, request.parameters, limits.short_text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(line, limits.max_depth, error) from None
+    if line.count(b":") != keys or not line.isascii() or not line.startswith(_STRING_ID):
+        _check_thoroughly(line, request, limits.max_depth)
+    return request
 
 
-def _check_thoroughly(line: bytes, max_depth: int) -> None:
-    """Raise Malformed if the line as a whole breaks a rule its parts do not show."""
+def _take_main_state(name: str, params: Any, short: int) -> int:
+    """Put the state object in its checked form; returns the keys it adds to the line.
+
+    A text of at most `short` bytes is neither too deep nor has it room for a huge
+    integer; for any other the result is such that the thorough check runs.
+    """
+    text = getattr(params, name)
+    if text is UNSET:
+        return 0
+    value = decode_any(text)
+    if type(value) is not dict:
+        return -1
+    checked = bytes(text)
+    setattr(params, name, StateText(checked, tuple(value)))
+    return len(value) + 1 if len(checked) <= short else -1
+
+
+def _check_thoroughly(line: bytes, request: Request, max_depth: int) -> None:
+    """Raise Malformed if the line as a whole breaks a rule that its parts do not show."""
     try:
         message = check_text(line, max_depth)
         check_id(message)
     except Refusal as refusal:
         raise Malformed(readable_id(line), refusal) from None
-    command = COMMANDS[message["command"]]
-    parameters = message.get("parameters", {})
-    for name in command.state_parameters:
-        if name in parameters and type(parameters[name]) is not dict:
-            raise Malformed(readable_id(line), explain(message, None))
+    for name in request.command.state_parameters:
+        text = getattr(request.parameters, name)
+        if text is not UNSET:
+            value = message["parameters"][name]
+            if type(value) is not dict:
+                raise Malformed(readable_id(line), explain(message, None))
+            if type(text) is Raw:
+                setattr(request.parameters, name, StateText(bytes(text), tuple(value)))
 
 
 def _malformed(line: bytes, max_depth: int, error: Exception) -> Malformed:

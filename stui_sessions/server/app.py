@@ -1,6 +1,7 @@
 """Puts the server together: start, reload, drain, stop.  The one place that chooses concrete classes."""
 
 import asyncio
+import gc
 import os
 import resource
 import secrets
@@ -15,8 +16,9 @@ import structlog
 from stui_sessions.config import Settings, check_exposure, database_path
 from stui_sessions.errors import StartError, StorageDamaged, StorageError
 from stui_sessions.logs import Logs, configure
+from stui_sessions.protocol.messages import WireLimits
 from stui_sessions.server.connection import Connection, PeerLimits, Peers
-from stui_sessions.server.engine import Engine, WireLimits
+from stui_sessions.server.engine import Engine
 from stui_sessions.server.listeners import Listener, bind_tcp, bind_unix
 from stui_sessions.server.loader import Loader
 from stui_sessions.server.sweeper import Sweeper
@@ -24,8 +26,8 @@ from stui_sessions.server.writer import JournalRules, Writer
 from stui_sessions.sessions.book import SessionBook
 from stui_sessions.sessions.caller import ANYONE_LOCAL
 from stui_sessions.sessions.limits import ClientLists, CreationRate
-from stui_sessions.sessions.manager import Moment, Rules, SessionManager
-from stui_sessions.sessions.timing import Expiry
+from stui_sessions.sessions.manager import Rules, SessionManager
+from stui_sessions.sessions.timing import Expiry, Moment, format_instant
 from stui_sessions.storage.base import SessionStore
 from stui_sessions.storage.memory import MemoryStore
 from stui_sessions.storage.sqlite import SqliteStore
@@ -45,10 +47,9 @@ def run(settings: Settings, reload: Reload) -> int:
     logs = configure(level=settings.log_level, log_format=settings.log_format, rate=settings.log_rate)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(App(settings, reload, logs).run())
+            return runner.run(App(settings, reload, logs).run())
     finally:
         logs.close()
-    return 0
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -60,7 +61,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def clock() -> Moment:
-    return Moment(time.time_ns() // 1_000_000, time.monotonic())
+    wall = time.time_ns() // 1_000_000
+    return Moment(wall, time.monotonic(), format_instant(wall))
 
 
 def new_id(number: int, second: int) -> str:
@@ -77,42 +79,34 @@ class App:
         self._logs = logs
         self._log = structlog.get_logger()
         self._stop = asyncio.Event()
+        self._exit_code = 0
+        self._listeners: list[Listener] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self._descriptors = _raise_descriptor_limit()
 
-    async def run(self) -> None:
-        """Start, serve until a signal, stop in order."""
+    async def run(self) -> int:
+        """Start, serve until a signal, stop in order; returns the exit code."""
         self._handle_signals()
-        self._sockets = self._bind()
         store = self._make_store()
         try:
             await self._open(store)
+        except StorageError as error:
+            raise StartError(f"the database cannot be opened: {error}") from None
+        try:
             self._listen()
+            _tune_garbage_collection()
             await self._stop.wait()
-            await self._shut_down()
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            for bound in self._sockets:
-                bound.close()
+            await self._shut_down()
+        return self._exit_code
 
     # -- start
-
-    def _bind(self) -> list[Any]:
-        s = self.settings
-        bound = bind_tcp(check_exposure(s), s.port)
-        if s.unix:
-            bound.append(bind_unix(os.path.abspath(s.unix)))
-        return bound
 
     def _make_store(self) -> SessionStore:
         path = database_path(self.settings, os.environ)
         if path is None:
             return MemoryStore()
-        return SqliteStore(
-            path, durability=self.settings.durability, clock=lambda: clock().wall, log=self._log
-        )
+        return SqliteStore(path, durability=self.settings.durability, clock=lambda: clock().wall, log=self._log)
 
     async def _open(self, store: SessionStore) -> None:
         s, log = self.settings, self._log
@@ -126,9 +120,7 @@ class App:
         book = SessionBook(recovered.totals, recovered.sequence)
         book.adopt(recovered.pending)
         self._expiry = Expiry(recovered.uncertain_until)
-        self.manager = SessionManager(
-            book, self._expiry, _rules(s), _lists(s), CreationRate(s.create_rate), new_id
-        )
+        self.manager = SessionManager(book, self._expiry, _rules(s), _lists(s), CreationRate(s.create_rate), new_id)
         self.engine = Engine(self.manager, clock, _wire_limits(s))
         self.writer = Writer(self.engine, store, _journal_rules(s), log)
         self.writer.journal_bytes = recovered.pending_bytes
@@ -137,16 +129,12 @@ class App:
         self.engine.want_load = self.loader.want
         self.engine.on_fault = lambda command, error: log.error("request.fault", command=command, exc_info=error)
         self.peers = Peers(self.engine, _peer_limits(s), log)
-        self.sweeper = Sweeper(
-            self.engine, self.writer, self.loader, lambda: self.manager.rules.cleanup_interval, log
-        )
+        self.sweeper = Sweeper(self.engine, self.writer, self.loader, lambda: self.manager.rules.cleanup_interval, log)
         self._writing = asyncio.create_task(self._guard(self.writer.run()))
-        self._start_tasks(self.loader.run(), self.sweeper.run(), self.peers.watch(), self._check(), self._report())
+        for job in (self.loader.run(), self.sweeper.run(), self.peers.watch(), self._check(), self._report()):
+            self._tasks.append(asyncio.create_task(self._guard(job)))
         if recovered.pending:
             self.writer.wake()
-
-    def _start_tasks(self, *jobs: Any) -> None:
-        self._tasks += [self._writing, *(asyncio.create_task(self._guard(job)) for job in jobs)]
 
     async def _guard(self, job: Any) -> None:
         """No background task ends unseen: a fault in one stops the server, and what was acknowledged is on disk."""
@@ -156,17 +144,25 @@ class App:
             raise
         except Exception as error:
             self._log.error("task.fault", exc_info=error)
+            self._exit_code = 1
             self._stop.set()
 
     def _listen(self) -> None:
-        self._listeners = [
-            Listener(bound, self.peers, self._make_connection, self._room, self._log) for bound in self._sockets
-        ]
+        s = self.settings
+        bound = bind_tcp(check_exposure(s), s.port)
+        try:
+            if s.unix:
+                bound.append(bind_unix(os.path.abspath(s.unix)))
+        except StartError:
+            for opened in bound:
+                opened.close()
+            raise
+        self._listeners = [Listener(b, self.peers, self._make_connection, self._room, self._log) for b in bound]
         for listener in self._listeners:
             listener.start()
         for listener in self._listeners:
             _announce(f"listening {listener.url}")
-        self._log.info("started", listeners=len(self._listeners), durability=self.settings.durability)
+        self._log.info("started", listeners=len(bound), durability=s.durability)
 
     def _make_connection(self) -> Connection:
         return Connection(self.peers, ANYONE_LOCAL)
@@ -235,15 +231,17 @@ class App:
         for listener in self._listeners:
             listener.close()
         await self.peers.drain(DRAIN_SECONDS)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
             await asyncio.wait_for(self._last_snapshots(), SNAPSHOT_SECONDS)
-            clean = not self.manager.book.dirty
         except TimeoutError:
-            clean = False  # the journal has it; the next start replays it
+            self._log.info("stop.snapshots_left", sessions=len(self.manager.book.dirty))  # the journal has them
         await self.writer.stop()
         await self._writing
         try:
-            await self._store.close(clean)
+            await self._store.close(clean=not self.manager.book.dirty)
         except StorageError as error:
             self._log.warning("stop.close_failed", error=str(error))
         self._log.info("stopped")
@@ -253,6 +251,13 @@ class App:
         await self.engine.until_committed()
         book.mark_unrecorded(book.residents.unrecorded())
         await self.writer.snapshot_all()
+
+
+def _tune_garbage_collection() -> None:
+    """Collect seldom: nothing on the way of a request makes cycles, and a collection looks at every resident."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def _announce(line: str) -> None:

@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
         self._peers = peers
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._framer = LineFramer(peers.engine.limits.max_message_bytes)
-        self._dialogue = Dialogue(peers.engine, caller, self._send, asyncio.get_running_loop().call_soon)
+        self._dialogue = Dialogue(peers.engine, caller, self._send, asyncio.get_running_loop().call_soon, self._settle)
         self._held = 0
         self._seen_first_line = False
         self.ending = False
@@ -153,8 +153,7 @@ class Connection(asyncio.Protocol):
         self._dialogue.paused = False
         self._peers.stalled.pop(self, None)
         self._dialogue.proceed()
-        self._take_stock(False)
-        self._close_if_done()
+        self._settle()
 
     # -- what others ask of it
 
@@ -198,9 +197,10 @@ class Connection(asyncio.Protocol):
         if self._dialogue.paused and self.unsent > self._peers.limits.output_limit:
             self.cut_off("its unread replies pass the limit")
         if self.ending or self._held:
-            asyncio.get_running_loop().call_soon(self._after_send)
+            asyncio.get_running_loop().call_soon(self._settle)
 
-    def _after_send(self) -> None:
+    def _settle(self) -> None:
+        """After something was answered: take stock, read on or close."""
         self._take_stock(False)
         self._close_if_done()
 

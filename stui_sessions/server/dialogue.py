@@ -8,14 +8,15 @@ that every transport can hold a dialogue.
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
+from typing import cast
 
 from stui_sessions.errors import Refusal
 from stui_sessions.protocol.framing import Overflow
-from stui_sessions.protocol.messages import NULL_ID, Malformed, Reply, Request, decode_request, encode_lines
+from stui_sessions.protocol.messages import NULL_ID, Malformed, Reply, Request, decode_request, encode_lines, is_request
 from stui_sessions.server.engine import Decided, Engine
 from stui_sessions.sessions.book import NotResident
 from stui_sessions.sessions.caller import Caller
-from stui_sessions.sessions.manager import Moment
+from stui_sessions.sessions.timing import Moment
 
 TURN = 256
 """Requests decided for one peer before the others get their turn."""
@@ -33,10 +34,23 @@ class Dialogue:
     """What was asked and not answered yet.
 
     `send(data)` takes encoded replies; `paused` says that the peer is not reading
-    them; `later(callback)` runs something in the next turn of the loop.
+    them; `later(callback)` runs something in the next turn of the loop; `drained`
+    is called when a backlog has been worked off.
     """
 
-    __slots__ = ("_backlog", "_blocked", "_caller", "_engine", "_held", "_later", "_ready", "_send", "_waiting", "paused")
+    __slots__ = (
+        "_backlog",
+        "_blocked",
+        "_caller",
+        "_drained",
+        "_engine",
+        "_held",
+        "_later",
+        "_ready",
+        "_send",
+        "_waiting",
+        "paused",
+    )
 
     def __init__(
         self,
@@ -44,11 +58,13 @@ class Dialogue:
         caller: Caller,
         send: Callable[[bytes], None],
         later: Callable[[Callable[[], None]], object],
+        drained: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._caller = caller
         self._send = send
         self._later = later
+        self._drained = drained
         self._backlog: deque[Item] | None = None
         self._ready: list[Reply] = []
         self._waiting: list[Decided] = []
@@ -86,8 +102,8 @@ class Dialogue:
 
     def fail_load(self, refusal: Refusal) -> None:
         """The request in front cannot be decided: what it needs cannot be read."""
-        if self._backlog and type(self._backlog[0]) is Request:
-            request = self._backlog[0]
+        request = self._backlog[0] if self._backlog else None
+        if self._backlog and is_request(request):
             self._backlog[0] = self._engine.refuse(request.id, refusal, self._engine.clock())
         self.resume()
 
@@ -96,6 +112,8 @@ class Dialogue:
         if self._backlog and not self._blocked and not self.paused:
             backlog, self._backlog = self._backlog, None
             self._run(backlog)
+            if not self._backlog:
+                self._later(self._drained)
 
     def say(self, reply: Reply) -> None:
         """Put a reply that answers no request behind those that are owed."""
@@ -103,6 +121,8 @@ class Dialogue:
 
     def release(self, committed: int) -> None:
         waiting = self._waiting
+        if not waiting:  # abandoned meanwhile
+            return
         if waiting[-1].commit <= committed:
             released, self._waiting = waiting, []
             self._held = 0
@@ -170,12 +190,11 @@ class Dialogue:
         engine = self._engine
         if type(item) is bytes:
             try:
-                item = decode_request(item, engine.limits.max_depth)
+                request = decode_request(item, engine.limits)
             except Malformed as malformed:
-                if item.isspace():
-                    return None
-                item = malformed
-        if type(item) is Request:
+                return None if item.isspace() else Decided(self._answer(malformed, now), None, 0)
+            return engine.decide(request, self._caller, now)
+        if is_request(item):
             return engine.decide(item, self._caller, now)
         return Decided(self._answer(item, now), None, 0)
 
@@ -185,7 +204,7 @@ class Dialogue:
             return self._engine.refuse(item.id, item.refusal, now)
         if isinstance(item, Overflow):
             return self._engine.refuse(NULL_ID, self._engine.message_too_large(), now)
-        return item  # type: ignore[return-value]
+        return cast(Reply, item)
 
     def _keep(self, decided: Decided) -> None:
         """Put a reply where it waits: for the writing, or for its commit first."""
@@ -224,12 +243,12 @@ class Dialogue:
             item = backlog[i]
             if type(item) is bytes:
                 try:
-                    item = backlog[i] = decode_request(item, self._engine.limits.max_depth)
+                    item = backlog[i] = decode_request(item, self._engine.limits)
                 except Malformed:
                     continue
-            if type(item) is Request:
+            if is_request(item):
                 if item.command.names_session:
-                    if item.params.session_id not in sessions:
-                        self._engine.want_load(NotResident(sessions=(item.params.session_id,)), None)
-                elif item.command.names_client and item.params.client_id not in clients:
-                    self._engine.want_load(NotResident(clients=(item.params.client_id,)), None)
+                    if item.parameters.session_id not in sessions:
+                        self._engine.want_load(NotResident(sessions=(item.parameters.session_id,)), None)
+                elif item.command.names_client and item.parameters.client_id not in clients:
+                    self._engine.want_load(NotResident(clients=(item.parameters.client_id,)), None)

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from stui_sessions.errors import Refusal
-from stui_sessions.protocol.messages import Failure, Reply, Request, Success, failure
+from stui_sessions.protocol.messages import Failure, Reply, Request, Success, WireLimits, failure
 from stui_sessions.sessions.book import Change, NotResident
 from stui_sessions.sessions.caller import Caller
-from stui_sessions.sessions.manager import Moment, SessionManager
-from stui_sessions.sessions.timing import format_instant
+from stui_sessions.sessions.manager import SessionManager
+from stui_sessions.sessions.timing import Moment
 
 
 class Decided(Struct, gc=False):
@@ -43,13 +43,6 @@ class Waiter(Protocol):
 
     def fail_load(self, refusal: Refusal) -> None:
         """What was missing cannot be loaded now."""
-
-
-class WireLimits(Struct, frozen=True):
-    """What one message may be."""
-
-    max_message_bytes: int = 1_048_576
-    max_depth: int = 128
 
 
 class Engine:
@@ -89,7 +82,7 @@ class Engine:
         changes = self.book.changes
         noted = len(changes)
         try:
-            result = self._handlers[command.name](caller, request.params, now)
+            result = self._handlers[command.name](caller, request.parameters, now)
         except Refusal as refusal:
             return Decided(self.refuse(request.id, refusal, now), request, self.newest)
         except NotResident:
@@ -98,7 +91,7 @@ class Engine:
             self.on_fault(command.name, error)
             fault = Refusal("internal_error", "a fault in the server; the request was not carried out")
             return Decided(self.refuse(request.id, fault, now), request, self.newest)
-        reply = Success(request.id, "success", result, format_instant(now.wall))
+        reply = Success(request.id, "success", result, now.text)
         wrote = False
         if len(changes) > noted:
             self.want_commit()
@@ -106,11 +99,11 @@ class Engine:
         if not command.names_session:
             return Decided(reply, request, self.newest, wrote)
         # Waits for the last change of this session alone, not for its neighbours'.
-        resident = self.book.residents.sessions[request.params.session_id]
+        resident = self.book.residents.sessions[request.parameters.session_id]
         return Decided(reply, request, resident.written, wrote, resident.size)
 
     def refuse(self, id: Any, refusal: Refusal, now: Moment) -> Failure:
-        return failure(id, refusal, format_instant(now.wall))
+        return failure(id, refusal, now.text)
 
     def message_too_large(self) -> Refusal:
         limit = self.limits.max_message_bytes

@@ -181,7 +181,9 @@ class Listener:
         """Say why, in one line, and close: the descriptor is not kept."""
         limit = self._room()
         refusal = Refusal(
-            "too_many_connections", f"the server has {limit} connections, which is its limit; try again later", limit=limit
+            "too_many_connections",
+            f"the server has {limit} connections, which is its limit; try again later",
+            limit=limit,
         )
         engine = self._peers.engine
         with accepted, contextlib.suppress(OSError):

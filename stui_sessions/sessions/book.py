@@ -6,7 +6,8 @@ dirty, so that the next snapshot writes it.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from stui_sessions.sessions.model import LIVE, Created, Record, Removed, Session, Totals, Updated, Used
 from stui_sessions.sessions.residents import ClientEntry, Resident, Residents
@@ -21,7 +22,7 @@ class NotResident(Exception):
         self.clients = clients
 
 
-class Change(NamedTuple):
+class Change(Struct, gc=False):
     """A record for the journal, and what to put back if it cannot be written there."""
 
     record: Record
@@ -230,6 +231,7 @@ class SessionBook:
         before = resident.session
         cost = resident.cost
         resident.session = after
+        resident.keys = None
         resident.size = after.state_bytes if after is not None else 0
         self.residents.bytes += resident.cost - cost
         was_live = before is not None and before.status == LIVE

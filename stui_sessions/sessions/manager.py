@@ -7,7 +7,7 @@ NotResident (load that, then decide again).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import cast
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
@@ -23,6 +23,7 @@ from stui_sessions.protocol.commands import (
     PingResult,
     RestoreResult,
     SessionParams,
+    StateText,
     StatisticsResult,
     Summary,
     UpdateParams,
@@ -47,16 +48,9 @@ from stui_sessions.sessions.model import (
     used,
 )
 from stui_sessions.sessions.residents import ClientEntry, Resident
-from stui_sessions.sessions.timing import Expiry, format_instant, slack_ms
+from stui_sessions.sessions.timing import Expiry, Moment, format_instant, slack_ms
 
-StateText = Raw | UnsetType
-
-
-class Moment(NamedTuple):
-    """The time of a decision."""
-
-    wall: int  # ms since the epoch: expiry means the wall clock
-    monotonic: float  # seconds: rates do not
+StateArgument = Raw | UnsetType
 
 
 class Rules(Struct, frozen=True):
@@ -104,7 +98,7 @@ class SessionManager:
         )
         self.book.create(session, entry)
         self.rate.take(p.client_id, now.monotonic)
-        return CreateResult(session_id, p.client_id, format_instant(now.wall), timeout, True, 1)
+        return CreateResult(session_id, p.client_id, now.text, timeout, True, 1)
 
     def restore_session(self, caller: Caller, p: SessionParams, now: Moment) -> RestoreResult:
         resident, s = self._usable(p.session_id, now.wall)
@@ -128,20 +122,17 @@ class SessionManager:
     def update_session_state(self, caller: Caller, p: UpdateParams, now: Moment) -> UpdateResult:
         resident, s = self._usable(p.session_id, now.wall)
         replace = p.mode == "replace"
-        if (
-            p.workspace_context is UNSET and p.inspector_state is UNSET and p.object_registry is UNSET
-        ):  # nearly always so
-            if p.state_data is UNSET:
+        state, keys = _next_state(resident, s.session_state, p.state_data, replace)
+        if p.workspace_context is UNSET and p.inspector_state is UNSET and p.object_registry is UNSET:
+            if state is None:
                 raise missing("update_session_state", "state_data")
-            context = inspector = registry = None
-            state = _next(s.session_state, p.state_data, replace)
-            assert state is not None
+            record = Updated(s.number, s.revision + 1, now.wall, state, None, None, None)
             growth = len(state) - len(s.session_state)
         else:
-            state = _next(s.session_state, p.state_data, replace)
             context = _next(s.workspace_context, p.workspace_context, replace)
             inspector = _next(s.inspector_state, p.inspector_state, replace)
             registry = _next(s.object_registry, p.object_registry, replace)
+            record = Updated(s.number, s.revision + 1, now.wall, state, context, inspector, registry)
             growth = (
                 _growth(s.session_state, state)
                 + _growth(s.workspace_context, context)
@@ -150,12 +141,10 @@ class SessionManager:
             )
         if resident.size + growth > self.rules.max_state_bytes:
             self._check_size(resident.size + growth)
-        record = Updated(s.number, s.revision + 1, now.wall, state, context, inspector, registry)
         after = updated(s, record)
         self.book.update(resident, record, after, growth)
-        return UpdateResult(
-            p.session_id, format_instant(now.wall), Raw(after.session_state), True, record.revision
-        )
+        resident.keys = keys
+        return UpdateResult(s.session_id, now.text, Raw(after.session_state), True, after.revision)
 
     def close_session(self, caller: Caller, p: SessionParams, now: Moment) -> CloseResult:
         resident, s = self._known(p.session_id)
@@ -166,15 +155,16 @@ class SessionManager:
 
     def get_session_info(self, caller: Caller, p: SessionParams, now: Moment) -> InfoResult:
         _, s = self._known(p.session_id)
+        left = self.expiry.seconds_left(s, now.wall)
         return InfoResult(
             s.session_id,
             s.client_id,
             format_instant(s.created_at),
             format_instant(s.modified_at),
             s.timeout,
-            self.expiry.is_live(s, now.wall),
-            self.expiry.seconds_left(s, now.wall),
-            self.expiry.is_expired(s, now.wall),
+            left > 0,  # rounded up, so 0 only from the instant of expiry
+            left,
+            left == 0 and s.status != CLOSED,
             s.revision,
         )
 
@@ -235,7 +225,9 @@ class SessionManager:
         s = resident.session
         if s is None:
             if resident.damaged:
-                raise Refusal("session_damaged", "what is stored of this session is damaged; the server's log says more")
+                raise Refusal(
+                    "session_damaged", "what is stored of this session is damaged; the server's log says more"
+                )
             raise Refusal("session_not_found", f"there is no session {quote(session_id)}")
         return resident, s
 
@@ -297,18 +289,36 @@ class SessionManager:
             )
 
 
-def _texts(*objects: StateText) -> list[bytes]:
-    return [EMPTY if o is UNSET else bytes(o) for o in objects]
+def _checked(o: StateArgument) -> StateText:
+    """What decoding has made of a state object that was given."""
+    return cast(StateText, o)
 
 
-def _next(current: bytes, patch: StateText, replace: bool) -> bytes | None:
-    """The object after an update; None if the update does not name it.
+def _texts(*objects: StateArgument) -> list[bytes]:
+    return [EMPTY if o is UNSET else _checked(o).text for o in objects]
 
-    The patch is copied: a `Raw` is a view and keeps the whole received line alive.
+
+def _next_state(
+    resident: Resident, current: bytes, patch: StateArgument, replace: bool
+) -> tuple[bytes | None, tuple[str, ...] | None]:
+    """`session_state` after an update, and its keys where they are known.
+
+    A program mostly saves the keys that it saved before.  A patch that names just
+    those is the whole new object, and need not be merged key by key.
     """
     if patch is UNSET:
+        return None, resident.keys
+    new = _checked(patch)
+    if replace or new.keys == resident.keys or current == EMPTY:
+        return new.text, new.keys
+    return merge(current, new.text), None
+
+
+def _next(current: bytes, patch: StateArgument, replace: bool) -> bytes | None:
+    """The object after an update; None if the update does not name it."""
+    if patch is UNSET:
         return None
-    text = bytes(patch)
+    text = _checked(patch).text
     return text if replace else merge(current, text)
 
 

@@ -21,7 +21,18 @@ CLIENT_SESSION_COST = 120
 class Resident:
     """A place in memory for one session id, also one that is known not to exist."""
 
-    __slots__ = ("changed", "damaged", "dirty", "gone", "recorded_at", "session", "session_id", "size", "written")
+    __slots__ = (
+        "changed",
+        "damaged",
+        "dirty",
+        "gone",
+        "keys",
+        "recorded_at",
+        "session",
+        "session_id",
+        "size",
+        "written",
+    )
 
     def __init__(self, session_id: str, session: Session | None, damaged: bool = False) -> None:
         self.session_id = session_id
@@ -30,6 +41,8 @@ class Resident:
         self.gone: Removed | None = None
         """How to delete what is stored of it, once it has been removed."""
         self.size = session.state_bytes if session is not None else 0
+        self.keys: tuple[str, ...] | None = None
+        """The top-level keys of `session_state`, in order, where they are known."""
         self.dirty = False
         """It has changes that are in no snapshot yet."""
         self.written = 0

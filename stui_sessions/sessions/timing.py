@@ -2,8 +2,18 @@
 
 import time
 from functools import lru_cache
+from typing import NamedTuple
 
-from stui_sessions.sessions.model import EXPIRED, LIVE, Session
+from stui_sessions.sessions.model import LIVE, Session
+
+
+class Moment(NamedTuple):
+    """The time of a decision."""
+
+    wall: int  # ms since the epoch: expiry means the wall clock
+    monotonic: float  # seconds: rates do not
+    text: str  # the wall clock as the wire shows it
+
 
 MAX_SLACK_MS = 60_000
 
@@ -32,23 +42,22 @@ class Expiry:
     def is_live(self, s: Session, now: int) -> bool:
         return s.status == LIVE and now < self.expires_at(s)
 
-    def is_expired(self, s: Session, now: int) -> bool:
-        """Expired, whether or not the sweeper has passed."""
-        return s.status == EXPIRED or (s.status == LIVE and now >= self.expires_at(s))
-
     def seconds_left(self, s: Session, now: int) -> int:
-        """Whole seconds, rounded up, from 0 to the timeout, also after the clock was set back."""
+        """Whole seconds, rounded up, from 0 to the timeout, also after the clock was set back.
+
+        0 if and only if the session is not live.
+        """
         if s.status != LIVE:
             return 0
-        left = -((now - self.expires_at(s)) // 1000)
-        return max(0, min(left, s.timeout))
-
-
-@lru_cache(maxsize=8192)
-def _format_second(second: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
+        left = (self.expires_at(s) - now + 999) // 1000
+        return 0 if left < 0 else left if left < s.timeout else s.timeout
 
 
 def format_instant(ms: int) -> str:
     """`2025-08-30T10:30:00Z`: the wire knows whole seconds of UTC (seed 004)."""
     return _format_second(ms // 1000)
+
+
+@lru_cache(maxsize=16_384)
+def _format_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))

@@ -54,6 +54,10 @@ class Stored(Struct):
 class SessionStore(Protocol):
     """Keeps sessions.  See the module's text for the rules all methods share."""
 
+    @property
+    def checked(self) -> bool:
+        """`open` has looked for damage already; otherwise `check` is still to be called."""
+
     async def open(self) -> Recovered:
         """Open or make the store and replay its journal.  StartError if it must not be used."""
 
