@@ -41,9 +41,7 @@ CODES: dict[str, Code] = {
     "unknown_parameter": Code("Error", "The command has no such parameter.", "`parameter`, `nearest`"),
     "missing_parameter": Code("Error", "A required parameter is not there.", "`parameter`, `expected`"),
     "null_parameter": Code("Error", "A parameter is `null`, and null is no value for it.", "`parameter`, `expected`"),
-    "empty_parameter": Code(
-        "Error", 'A parameter is `""`, and must not be empty.', "`parameter`, `expected`"
-    ),
+    "empty_parameter": Code("Error", 'A parameter is `""`, and must not be empty.', "`parameter`, `expected`"),
     "wrong_type": Code("Error", "A parameter is of another JSON type.", "`parameter`, `expected`, `got`"),
     "invalid_parameter": Code(
         "Error", "A parameter is of the right type, but its value is not allowed.", "`parameter`, `expected`"
@@ -53,9 +51,7 @@ CODES: dict[str, Code] = {
     "session_expired": Code("SessionNotFound", "The session has expired; it can be looked at, not used."),
     "session_closed": Code("SessionNotFound", "The session was closed; it can be looked at, not used."),
     # A rule of session management says no.
-    "session_limit_reached": Code(
-        "SessionError", "The client has `max_sessions_per_client` live sessions.", "`limit`"
-    ),
+    "session_limit_reached": Code("SessionError", "The client has `max_sessions_per_client` live sessions.", "`limit`"),
     "client_not_allowed": Code("SessionError", "The allow and deny lists keep this client out."),
     "create_rate_exceeded": Code(
         "SessionError", "The client creates sessions too fast.", "`limit`, `retry_after` (seconds)"

@@ -257,7 +257,7 @@ COMMANDS: dict[str, Command] = {
     )
 }
 
-UNIVERSAL_ERRORS = [
+UNIVERSAL_ERRORS = (
     "invalid_json",
     "invalid_utf8",
     "invalid_request",
@@ -279,5 +279,5 @@ UNIVERSAL_ERRORS = [
     "too_many_connections",
     "shutting_down",
     "internal_error",
-]
+)
 """Codes that any request may be answered with."""

@@ -1,0 +1,187 @@
+"""Where settings come from: defaults < file < environment < flags.
+
+Each source is checked whole and on its own, values that a later source overrides included: a mistake that
+is hidden today would otherwise stop the server on the day the flag is taken away.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from stui_sessions.config.settings import (
+    CONFIG_ENV,
+    ENV_PREFIX,
+    MIB,
+    SETTINGS,
+    Settings,
+    SettingsError,
+    broken_rules,
+)
+from stui_sessions.config.values import Invalid, parse, printable, shown
+from stui_sessions.errors import quote
+
+LARGEST_FILE = MIB
+"""Bytes; a longer file is no settings file, and is not read into memory to find that out."""
+
+
+class Layer(Struct):
+    """What one source says, and what is wrong with it."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], config: Path | None) -> Settings:
+    """The settings in force.
+
+    `flags` holds what was given on the command line (None: not given), by setting name; `config` is the file
+    of `--config`, without which `STUI_SESSIONS_CONFIG` names it.
+
+    Raises `SettingsError` with one line for each problem of every source; rules between settings are checked
+    once each of them is right.
+    """
+    environment = _environment_layer(environ)
+    file = _file_layer(config, environ)
+    flagged = _layer({k: v for k, v in flags.items() if v is not None}, _flag_label, _nearest_flag, text=True)
+    layers = (file, environment, flagged)
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values.update(layer.values)
+    _refuse([problem for layer in layers for problem in layer.problems])
+    settings = Settings(**values)
+    _refuse(broken_rules(settings))
+    return settings
+
+
+def reload_settings(
+    current: Settings, flags: Mapping[str, object], environ: Mapping[str, str], config: Path | None
+) -> tuple[Settings, list[str]]:
+    """`current` with what can change while running taken from a fresh load.
+
+    Also returns the names that changed and need a restart.  Raises `SettingsError`; then nothing is to change.
+    """
+    fresh = load_settings(flags, environ, config)
+    changed = [name for name in SETTINGS if getattr(fresh, name) != getattr(current, name)]
+    applied = replace(current, **{name: getattr(fresh, name) for name in changed if SETTINGS[name].reload})
+    # A rule may one day stand between a setting that is applied and one that is not.
+    _refuse(broken_rules(applied))
+    return applied, [name for name in changed if not SETTINGS[name].reload]
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def _layer(
+    raw: Mapping[str, object], label: Callable[[str], str], unknown: Callable[[str], str], *, text: bool
+) -> Layer:
+    """`raw` checked value by value.  `label` names source and setting, `unknown` says what a wrong name may mean."""
+    layer = Layer()
+    for name, value in raw.items():
+        setting = SETTINGS.get(name)
+        if setting is None:
+            layer.problems.append(f"{label(name)}: there is no such setting{unknown(name)}")
+            continue
+        try:
+            layer.values[name] = parse(setting, value, text=text)
+        except Invalid as problem:
+            layer.problems.append(f"{label(name)}: {problem}")
+    return layer
+
+
+def _nearest(name: str) -> str:
+    wanted = name[:100].lower().replace("-", "_")
+    found = difflib.get_close_matches(wanted, SETTINGS, n=1)
+    return found[0] if found else ""
+
+
+# Flags.
+
+
+def _flag_label(name: str) -> str:
+    return SETTINGS[name].flag if name in SETTINGS else f"flag {quote(name)}"
+
+
+def _nearest_flag(name: str) -> str:
+    near = _nearest(name)
+    return f"; did you mean {SETTINGS[near].flag}?" if near else "; see serve --help"
+
+
+# Environment.
+
+
+def _environment_layer(environ: Mapping[str, str]) -> Layer:
+    """The variables that begin with the prefix, whatever their case; all others are not ours."""
+    raw: dict[str, object] = {}
+    for variable, value in environ.items():
+        if variable.upper().startswith(ENV_PREFIX) and variable != CONFIG_ENV:
+            suffix = variable[len(ENV_PREFIX) :]
+            # Only capitals name a setting, so that one setting has one variable.
+            raw[suffix.lower() if variable.isupper() else variable] = value
+    return _layer(raw, _environment_label, _nearest_variable, text=True)
+
+
+def _environment_label(name: str) -> str:
+    if name in SETTINGS:
+        return f"environment {SETTINGS[name].env}"
+    variable = name if name.upper().startswith(ENV_PREFIX) else ENV_PREFIX + name.upper()
+    return f"environment {printable(variable[:100])}"
+
+
+def _nearest_variable(name: str) -> str:
+    suffix = name[len(ENV_PREFIX) :] if name.upper().startswith(ENV_PREFIX) else name
+    near = _nearest(suffix)
+    return f"; did you mean {SETTINGS[near].env}?" if near else "; see serve --help"
+
+
+# File.
+
+
+def _file_layer(config: Path | None, environ: Mapping[str, str]) -> Layer:
+    if config is not None:
+        return _read_file(config.expanduser(), "")
+    named = environ.get(CONFIG_ENV)
+    if named is None:
+        return Layer()
+    if not named:
+        return Layer(problems=[f"environment {CONFIG_ENV}: is empty; expected the path of a TOML file"])
+    return _read_file(Path(named).expanduser(), f" (from environment {CONFIG_ENV})")
+
+
+def _read_file(path: Path, origin: str) -> Layer:
+    name = f"file {printable(str(path))}"
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST_FILE + 1)
+        if len(data) > LARGEST_FILE:
+            return Layer(problems=[f"{name}{origin}: is longer than 1 MiB; expected a flat TOML file of settings"])
+        table = tomllib.loads(data.decode())
+    except OSError as problem:
+        return Layer(problems=[f"{name}{origin}: cannot be read: {problem.strerror or problem}"])
+    except UnicodeDecodeError:
+        return Layer(problems=[f"{name}{origin}: is not UTF-8; expected a TOML file"])
+    except (ValueError, RecursionError) as problem:
+        # ValueError beyond TOMLDecodeError: an integer of 5,000 digits, a NUL in the path.
+        return Layer(problems=[f"{name}{origin}: is not valid TOML: {printable(str(problem)[:200])}"])
+    return _table_layer(table, name)
+
+
+def _table_layer(table: Mapping[str, object], name: str) -> Layer:
+    def label(key: str) -> str:
+        return f"{name}: {key if key in SETTINGS else quote(key)}"
+
+    def unknown(key: str) -> str:
+        near = _nearest(key)
+        if near:
+            return f"; did you mean {near}?"
+        if isinstance(table[key], dict):
+            return "; the file is flat: write the settings without tables"
+        return f" (found {shown(table[key])}); see serve --help"
+
+    return _layer(table, label, unknown, text=False)
