@@ -25,12 +25,36 @@ ClientId = Annotated[
 ]
 Timeout = Annotated[
     int,
-    Meta(ge=1, description="Seconds without use after which the session expires; at most the setting `max_timeout`."),
+    Meta(
+        ge=1,
+        description="Seconds without use after which the session expires; at most the setting `max_timeout`, "
+        "and without it the setting `default_timeout`.",
+    ),
 ]
 JsonObject = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
 Revision = Annotated[int, Meta(ge=1, description="1 when created, one more with each accepted `update_session_state`.")]
-Instant = Annotated[str, Meta(description="UTC, whole seconds: `2025-08-30T10:30:00Z`.")]
-Seconds = Annotated[int, Meta(ge=0, description="Seconds.")]
+Created = Annotated[str, Meta(description="When the session was created; UTC, `2025-08-30T10:30:00Z`.")]
+Modified = Annotated[str, Meta(description="When state was last saved in it (or it was created); UTC.")]
+IdleTime = Annotated[int, Meta(ge=0, description="Seconds without use after which the session expires.")]
+TimeLeft = Annotated[
+    int, Meta(ge=0, description="Seconds left until it expires, from 0 to `timeout`; 0 once it has ended.")
+]
+Active = Annotated[bool, Meta(description="The session can be used: it has neither expired nor been closed.")]
+
+# The same four objects in parameters and results; what each is for is the client's business.
+SessionState = Annotated[JsonObject, Meta(description="The session's state; `{}` when nothing was saved.")]
+WorkspaceContext = Annotated[JsonObject, Meta(description="What the workspace holds; `{}` when nothing was saved.")]
+InspectorState = Annotated[JsonObject, Meta(description="What the inspector shows; `{}` when nothing was saved.")]
+ObjectRegistry = Annotated[JsonObject, Meta(description="Objects by name; `{}` when nothing was saved.")]
+
+
+def _initial(name: str) -> Meta:
+    return Meta(description=f"The `{name}` that the session is created with; `{{}}` if left out.")
+
+
+def _sibling(name: str) -> Meta:
+    return Meta(description=f"Merged into `{name}`, or put in its place, by the same rule; unchanged if left out.")
+
 
 STATE_OBJECTS = ("session_state", "workspace_context", "inspector_state", "object_registry")
 
@@ -61,73 +85,79 @@ class SessionParams(Struct, forbid_unknown_fields=True, gc=False):
 class CreateParams(Struct, forbid_unknown_fields=True, gc=False):
     client_id: ClientId
     timeout: Timeout | UnsetType = UNSET
-    session_state: JsonObject | UnsetType = UNSET
-    workspace_context: JsonObject | UnsetType = UNSET
-    inspector_state: JsonObject | UnsetType = UNSET
-    object_registry: JsonObject | UnsetType = UNSET
+    session_state: Annotated[JsonObject | UnsetType, _initial("session_state")] = UNSET
+    workspace_context: Annotated[JsonObject | UnsetType, _initial("workspace_context")] = UNSET
+    inspector_state: Annotated[JsonObject | UnsetType, _initial("inspector_state")] = UNSET
+    object_registry: Annotated[JsonObject | UnsetType, _initial("object_registry")] = UNSET
 
 
 class UpdateParams(Struct, forbid_unknown_fields=True, gc=False):
     session_id: SessionId
     state_data: Annotated[
         JsonObject | UnsetType,
-        Meta(description="Merged into `session_state`, key by key; required unless a sibling is given."),
+        Meta(
+            description="What to save: merged into `session_state` key by key, `null` being stored like any value. "
+            "It may be left out when another of the objects is given."
+        ),
     ] = UNSET
     mode: Annotated[
         Literal["merge", "replace"],
-        Meta(description="`merge`: keys that are not named stay. `replace`: each object that is named is replaced."),
+        Meta(
+            description="`merge`: top-level keys that are not named stay. `replace`: each object that is given takes "
+            "the place of the saved one; objects that are not given stay."
+        ),
     ] = "merge"
-    workspace_context: JsonObject | UnsetType = UNSET
-    inspector_state: JsonObject | UnsetType = UNSET
-    object_registry: JsonObject | UnsetType = UNSET
+    workspace_context: Annotated[JsonObject | UnsetType, _sibling("workspace_context")] = UNSET
+    inspector_state: Annotated[JsonObject | UnsetType, _sibling("inspector_state")] = UNSET
+    object_registry: Annotated[JsonObject | UnsetType, _sibling("object_registry")] = UNSET
 
 
 class CreateResult(Struct, gc=False):
     session_id: SessionId
     client_id: ClientId
-    created_at: Instant
-    timeout: Seconds
-    is_active: bool
+    created_at: Created
+    timeout: IdleTime
+    is_active: Active
     revision: Revision
 
 
 class RestoreResult(Struct, gc=False):
     session_id: SessionId
     client_id: ClientId
-    created_at: Instant
-    last_modified: Instant
-    timeout: Seconds
-    is_active: bool
-    session_state: JsonObject
-    workspace_context: JsonObject
-    inspector_state: JsonObject
-    object_registry: JsonObject
+    created_at: Created
+    last_modified: Modified
+    timeout: IdleTime
+    is_active: Active
+    session_state: SessionState
+    workspace_context: WorkspaceContext
+    inspector_state: InspectorState
+    object_registry: ObjectRegistry
     revision: Revision
 
 
 class UpdateResult(Struct, gc=False):
     session_id: SessionId
-    last_modified: Instant
+    last_modified: Modified
     session_state: Annotated[JsonObject, Meta(description="The whole `session_state`, after the update.")]
-    update_successful: bool
+    update_successful: Annotated[bool, Meta(description="Always true: whatever fails is an error.")]
     revision: Revision
 
 
 class CloseResult(Struct, gc=False):
     session_id: SessionId
-    closed: bool
+    closed: Annotated[bool, Meta(description="Always true: the session has ended, now or before.")]
     revision: Revision
 
 
 class InfoResult(Struct, gc=False):
     session_id: SessionId
     client_id: ClientId
-    created_at: Instant
-    last_modified: Instant
-    timeout: Seconds
-    is_active: bool
-    time_until_expiry: Annotated[Seconds, Meta(description="From 0 to `timeout`; 0 once it has ended.")]
-    is_expired: bool
+    created_at: Created
+    last_modified: Modified
+    timeout: IdleTime
+    is_active: Active
+    time_until_expiry: TimeLeft
+    is_expired: Annotated[bool, Meta(description="It has expired; false for a closed one.")]
     revision: Revision
 
 
@@ -135,30 +165,30 @@ class Summary(Struct, gc=False):
     """One row of `list_client_sessions`."""
 
     session_id: SessionId
-    created_at: Instant
-    last_modified: Instant
-    timeout: Seconds
-    is_active: bool
-    time_until_expiry: Seconds
+    created_at: Created
+    last_modified: Modified
+    timeout: IdleTime
+    is_active: Active
+    time_until_expiry: TimeLeft
     revision: Revision
 
 
 class ListResult(Struct):
     client_id: ClientId
-    session_count: Annotated[int, Meta(ge=0)]
+    session_count: Annotated[int, Meta(ge=0, description="How many there are in `sessions`.")]
     sessions: Annotated[list[Summary], Meta(description="Live sessions, the oldest first.")]
 
 
 class StatisticsResult(Struct, gc=False):
     total_sessions: Annotated[int, Meta(ge=0, description="Live sessions.")]
     active_clients: Annotated[int, Meta(ge=0, description="Clients that have a live session.")]
-    max_sessions_per_client: int
-    default_timeout: Seconds
-    cleanup_interval: Seconds
+    max_sessions_per_client: Annotated[int, Meta(ge=0, description="Live sessions that one client may have.")]
+    default_timeout: Annotated[int, Meta(ge=0, description="The `timeout` of sessions whose creator names none.")]
+    cleanup_interval: Annotated[int, Meta(ge=0, description="Seconds between two sweeps for expired sessions.")]
 
 
 class PingResult(Struct, gc=False):
-    pong: bool
+    pong: Annotated[bool, Meta(description="Always true.")]
 
 
 class Command:
@@ -180,6 +210,7 @@ class Command:
         self.errors = tuple(errors.split())
         """Codes beyond those that any request can be answered with."""
         self.writes = writes
+        self.returns_state = "session_state" in result.__struct_fields__
         self.names_session = "session_id" in params.__struct_fields__
         self.names_client = "client_id" in params.__struct_fields__
         fields = msgspec.structs.fields(params)

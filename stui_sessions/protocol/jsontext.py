@@ -9,6 +9,7 @@ closes the gap, and adds duplicate keys, depth and huge integers.
 
 import json
 import re
+from itertools import accumulate
 from typing import Any, NoReturn
 
 import msgspec
@@ -23,9 +24,11 @@ encode = msgspec.json.Encoder().encode
 SHORT_DIGITS = 308
 """A run of fewer digits than 309 cannot pass the largest double (1.797e308)."""
 
-_LONG_INTEGER = re.compile(rb"[0-9]{309}")
+_LONG_INTEGER = re.compile(rb"(?<![0-9])[0-9]{309}")  # the look back keeps it linear
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""One level down, one level up, as signed bytes."""
 _NOT_A_NUMBER = re.compile(rb"[\s,:\[{]-?(?:NaN|Infinity|nan|inf)")
 
 
@@ -35,26 +38,31 @@ def check_text(text: bytes, max_depth: int) -> Any:
     Raises Refusal: invalid_json, invalid_utf8, lone_surrogate, number_out_of_range,
     duplicate_key, too_deep.
     """
-    value = _decode(text)
-    if depth_exceeds(text, max_depth):
+    value = _decode(text, max_depth)
+    check_value(text, value, max_depth)
+    return value
+
+
+def check_value(text: bytes, value: Any, max_depth: int, level: int = 0) -> None:
+    """The part of `check_text` that decoding leaves open.
+
+    `value` is what `text` decodes to; it lies `level` levels deep in a message.
+    """
+    if depth_exceeds(text, max_depth - level):
         refuse_depth(max_depth)
     if len(text) > SHORT_DIGITS and _LONG_INTEGER.search(text):
         _check_integers(text)
     if b":" in text:
         _check_keys(text, value)
-    return value
 
 
 def depth_exceeds(text: bytes, limit: int) -> bool:
     """Arrays and objects in valid JSON `text` are nested more than `limit` levels deep."""
     if text.count(b"[") + text.count(b"{") <= limit:
         return False
-    # Each round removes the innermost pairs, so there are as many rounds as levels;
-    # all of it runs at the speed of bytes.replace.
-    brackets = _STRING.sub(b"", text).translate(None, _NOT_BRACKETS).replace(b"{", b"[").replace(b"}", b"]")
-    for _ in range(limit):
-        brackets = brackets.replace(b"[]", b"")
-    return bool(brackets)
+    # Linear in the text, whatever its shape (1 MB of brackets: 25 ms).
+    steps = memoryview(_STRING.sub(b"", text).translate(_STEPS, _NOT_BRACKETS)).cast("b")
+    return max(accumulate(steps), default=0) > limit
 
 
 def merge(current: bytes, patch: bytes) -> bytes:
@@ -70,13 +78,13 @@ def refuse_depth(limit: int) -> NoReturn:
     raise Refusal("too_deep", f"arrays and objects may be nested {limit} levels deep, this goes deeper", limit=limit)
 
 
-def _decode(text: bytes) -> Any:
+def _decode(text: bytes, max_depth: int) -> Any:
     try:
         return decode_any(text)
     except UnicodeDecodeError as error:
         raise Refusal("invalid_utf8", f"the line is not UTF-8 (byte {error.start} of a string)") from None
     except RecursionError:
-        raise Refusal("too_deep", "arrays and objects are nested far too deep") from None
+        refuse_depth(max_depth)
     except msgspec.MsgspecError as error:
         raise _malformed(text, str(error)) from None
 
@@ -107,7 +115,7 @@ def _has_lone_surrogate(text: bytes) -> bool:
     if b"\\u" not in text:
         return False
     try:
-        encode(json.loads(text))
+        encode(json.loads(text, parse_int=str))  # an integer may have more digits than Python converts
     except UnicodeEncodeError:
         return True
     except (ValueError, RecursionError):

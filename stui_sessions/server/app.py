@@ -209,7 +209,7 @@ class App:
             self._log.warning("reload.refused", error=str(error))
             return
         self.apply(settings)
-        self._log.info("reloaded", needs_restart=ignored)
+        self._log.info("reloaded", needs_restart=",".join(ignored))
 
     def apply(self, settings: Settings) -> None:
         """Take over the settings that can change while running."""

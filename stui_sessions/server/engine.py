@@ -100,7 +100,8 @@ class Engine:
             return Decided(reply, request, self.newest, wrote)
         # Waits for the last change of this session alone, not for its neighbours'.
         resident = self.book.residents.sessions[request.parameters.session_id]
-        return Decided(reply, request, resident.written, wrote, resident.size)
+        weight = resident.size if command.returns_state else 0
+        return Decided(reply, request, resident.written, wrote, weight)
 
     def refuse(self, id: Any, refusal: Refusal, now: Moment) -> Failure:
         return failure(id, refusal, now.text)

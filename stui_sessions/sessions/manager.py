@@ -120,12 +120,14 @@ class SessionManager:
         )
 
     def update_session_state(self, caller: Caller, p: UpdateParams, now: Moment) -> UpdateResult:
+        alone = p.workspace_context is UNSET and p.inspector_state is UNSET and p.object_registry is UNSET
+        if alone and p.state_data is UNSET:  # wrong whatever the session is, so told before it is looked for
+            raise missing("update_session_state", "state_data")
         resident, s = self._usable(p.session_id, now.wall)
         replace = p.mode == "replace"
         state, keys = _next_state(resident, s.session_state, p.state_data, replace)
-        if p.workspace_context is UNSET and p.inspector_state is UNSET and p.object_registry is UNSET:
-            if state is None:
-                raise missing("update_session_state", "state_data")
+        if alone:
+            assert state is not None
             record = Updated(s.number, s.revision + 1, now.wall, state, None, None, None)
             growth = len(state) - len(s.session_state)
         else:
