@@ -1,0 +1,1 @@
+"""This server's own benchmark: a closed loop of real requests over real connections."""

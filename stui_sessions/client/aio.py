@@ -1,0 +1,223 @@
+"""The asyncio client.
+
+    async with connect() as client:
+        session = await client.create_session("me")
+        await client.update_session_state(session.session_id, {"cursor": 42})
+
+Any number of calls can be in flight on one connection (`asyncio.gather`); they are sent, and decided by
+the server, in the order in which they were called.
+"""
+
+import asyncio
+import os
+from collections.abc import Generator, Mapping
+from types import TracebackType
+from typing import Any, Final, Literal, TypeVar
+
+from msgspec import Raw
+
+from stui_sessions.client.connection import Connection
+from stui_sessions.client.core import MAX_REPLY_BYTES, Reply
+from stui_sessions.client.results import (
+    CloseResult,
+    CreateResult,
+    InfoResult,
+    ListResult,
+    PingResult,
+    RestoreResult,
+    StatisticsResult,
+    UpdateResult,
+)
+
+R = TypeVar("R")
+State = Mapping[str, Any] | Raw
+"""A state object to save: a mapping, or JSON text of an object that goes out as it is."""
+
+
+class Default:
+    """Stands for "the time-out that was given to `connect`"."""
+
+    def __repr__(self) -> str:
+        return "DEFAULT"
+
+
+DEFAULT: Final = Default()
+Seconds = float | Default | None
+
+
+class Client:
+    """A connected client; made by `connect`.
+
+    Every call raises `ClientError` (see `stui_sessions.client.errors`), and TypeError or ValueError for
+    arguments that JSON cannot say.  `reply_timeout` is in seconds, None waits for ever.
+    """
+
+    def __init__(self, connection: Connection, address: str, timeout: float | None) -> None:
+        self._connection = connection
+        self.address = address
+        """`tcp://HOST:PORT` or `unix://PATH`."""
+        self.timeout = timeout
+        """Seconds that a call waits for its reply unless it says otherwise."""
+
+    @property
+    def closed(self) -> bool:
+        """The connection has ended: every further call raises the reason."""
+        return self._connection.closed
+
+    async def close(self) -> None:
+        """End the connection; calls in flight raise ConnectionLost.  May be called again."""
+        await self._connection.close()
+
+    # Any command.
+
+    async def call(self, command: str, /, *, reply_timeout: Seconds = DEFAULT, **parameters: Any) -> Any:
+        """Any command with exactly these parameters; the result in the type of `results.RESULTS`."""
+        return (await self._ask(command, parameters, reply_timeout)).typed_result(command)
+
+    async def call_raw(self, command: str, /, *, reply_timeout: Seconds = DEFAULT, **parameters: Any) -> bytes:
+        """The same; the result as the JSON text that the server wrote, for those who need numbers as they were.
+
+        Among the parameters, `msgspec.Raw(b"…")` sends JSON text as it is.
+        """
+        return (await self._ask(command, parameters, reply_timeout)).raw_result()
+
+    # Each command.
+
+    async def create_session(
+        self,
+        client_id: str,
+        *,
+        timeout: int | None = None,  # noqa: ASYNC109  (the session's idle time)
+        session_state: State | None = None,
+        workspace_context: State | None = None,
+        inspector_state: State | None = None,
+        object_registry: State | None = None,
+        reply_timeout: Seconds = DEFAULT,
+    ) -> CreateResult:
+        """Make a session for a client.  `timeout` is its idle time in seconds; None takes the server's default."""
+        parameters = {
+            "client_id": client_id,
+            "timeout": timeout,
+            "session_state": session_state,
+            "workspace_context": workspace_context,
+            "inspector_state": inspector_state,
+            "object_registry": object_registry,
+        }
+        return await self._get(CreateResult, "create_session", parameters, reply_timeout)
+
+    async def restore_session(self, session_id: str, *, reply_timeout: Seconds = DEFAULT) -> RestoreResult:
+        """Everything that was saved in a session; counts as use of it."""
+        return await self._get(RestoreResult, "restore_session", {"session_id": session_id}, reply_timeout)
+
+    async def update_session_state(
+        self,
+        session_id: str,
+        state_data: State | None = None,
+        *,
+        mode: Literal["merge", "replace"] | None = None,
+        workspace_context: State | None = None,
+        inspector_state: State | None = None,
+        object_registry: State | None = None,
+        reply_timeout: Seconds = DEFAULT,
+    ) -> UpdateResult:
+        """Save state: on the server's disk when this returns.  At least one of the four objects is needed."""
+        parameters = {
+            "session_id": session_id,
+            "state_data": state_data,
+            "mode": mode,
+            "workspace_context": workspace_context,
+            "inspector_state": inspector_state,
+            "object_registry": object_registry,
+        }
+        return await self._get(UpdateResult, "update_session_state", parameters, reply_timeout)
+
+    async def close_session(self, session_id: str, *, reply_timeout: Seconds = DEFAULT) -> CloseResult:
+        """End a session; one that has ended already is no error."""
+        return await self._get(CloseResult, "close_session", {"session_id": session_id}, reply_timeout)
+
+    async def get_session_info(self, session_id: str, *, reply_timeout: Seconds = DEFAULT) -> InfoResult:
+        """About a session, without using it; ended ones too while they are known."""
+        return await self._get(InfoResult, "get_session_info", {"session_id": session_id}, reply_timeout)
+
+    async def list_client_sessions(self, client_id: str, *, reply_timeout: Seconds = DEFAULT) -> ListResult:
+        """A client's live sessions, the oldest first."""
+        return await self._get(ListResult, "list_client_sessions", {"client_id": client_id}, reply_timeout)
+
+    async def get_session_statistics(self, *, reply_timeout: Seconds = DEFAULT) -> StatisticsResult:
+        """Live sessions, clients that have one, and the settings that clients ask about."""
+        return await self._get(StatisticsResult, "get_session_statistics", {}, reply_timeout)
+
+    async def ping(self, *, reply_timeout: Seconds = DEFAULT) -> PingResult:
+        """Is the server there?"""
+        return await self._get(PingResult, "ping", {}, reply_timeout)
+
+    async def _get(self, result: type[R], command: str, parameters: dict[str, Any], reply_timeout: Seconds) -> R:
+        """A call of which None means "left out"."""
+        given = {name: value for name, value in parameters.items() if value is not None}
+        typed = (await self._ask(command, given, reply_timeout)).typed_result(command)
+        assert isinstance(typed, result)
+        return typed
+
+    async def _ask(self, command: str, parameters: dict[str, Any], reply_timeout: Seconds) -> Reply:
+        seconds = self.timeout if isinstance(reply_timeout, Default) else reply_timeout
+        return await self._connection.ask(command, parameters, seconds)
+
+
+class Connecting:
+    """What `connect` returns: `async with` it, or `await` it and close the client yourself."""
+
+    def __init__(
+        self, host: str, port: int, unix: str | os.PathLike[str] | None, timeout: float | None, max_reply_bytes: int
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._unix = unix
+        self._timeout = timeout
+        self._max_reply_bytes = max_reply_bytes
+        self._client: Client | None = None
+
+    def __await__(self) -> Generator[Any, None, Client]:
+        return self._connect().__await__()
+
+    async def __aenter__(self) -> Client:
+        self._client = await self._connect()
+        return self._client
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        assert self._client is not None
+        await self._client.close()
+
+    async def _connect(self) -> Client:
+        loop = asyncio.get_running_loop()
+        # An IPv6 address is full of colons: brackets, as in a URL.
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        address = f"tcp://{host}:{self._port}" if self._unix is None else f"unix://{os.fspath(self._unix)}"
+
+        def make() -> Connection:
+            return Connection(address, self._max_reply_bytes)
+
+        async with asyncio.timeout(self._timeout):
+            if self._unix is None:
+                _, connection = await loop.create_connection(make, self._host, self._port)
+            else:
+                _, connection = await loop.create_unix_connection(make, os.fspath(self._unix))
+        return Client(connection, address, self._timeout)
+
+
+def connect(
+    host: str = "127.0.0.1",
+    port: int = 7884,
+    unix: str | os.PathLike[str] | None = None,
+    timeout: float | None = 30.0,
+    *,
+    max_reply_bytes: int = MAX_REPLY_BYTES,
+) -> Connecting:
+    """Connect over TCP, or over the Unix socket at `unix`.
+
+    `timeout` is in seconds (None: none) and holds for connecting and, unless it says otherwise, for each call.
+    A reply of more than `max_reply_bytes` ends the connection.  Raises OSError when the server cannot be
+    reached; TimeoutError is one.
+    """
+    return Connecting(host, port, unix, timeout, max_reply_bytes)

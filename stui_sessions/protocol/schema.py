@@ -1,0 +1,142 @@
+"""The table as JSON Schema: the whole contract, made from the types that decode it."""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from stui_sessions.errors import CODES
+from stui_sessions.protocol.commands import COMMANDS, UNIVERSAL_ERRORS, Command
+
+Schema = dict[str, Any]
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_ID: Schema = {
+    "description": "A string or a number; the reply brings it back as it came.",
+    "type": ["string", "number"],
+}
+_TIMESTAMP: Schema = {"description": "When the reply was made; UTC, `2025-08-30T10:30:00Z`.", "type": "string"}
+
+
+def contract() -> Schema:
+    """Everything a client and a server say to each other, as one JSON Schema document.
+
+    A message of either side is valid against the document itself; `commands` and `errors` beside it say
+    what belongs to what (other keywords than JSON Schema's own are allowed in a schema, and ignored).
+    """
+    definitions = _structs(COMMANDS.values())
+    for command in COMMANDS.values():
+        definitions[f"{command.name}.request"] = _request(command)
+        definitions[f"{command.name}.reply"] = _success(command)
+    definitions["request"] = {"oneOf": [_ref(f"{name}.request") for name in COMMANDS]}
+    definitions["error"] = _error()
+    # Not oneOf: results may gain fields, so that one reply can fit several of them.
+    definitions["reply"] = {"anyOf": [_ref("error"), *(_ref(f"{name}.reply") for name in COMMANDS)]}
+    return {
+        "$schema": _DIALECT,
+        "title": "The session protocol of stui_sessions",
+        "description": "One message: one JSON object on one line, in UTF-8.",
+        "oneOf": [_ref("request"), _ref("reply")],
+        "$defs": definitions,
+        "commands": {name: _command(command) for name, command in COMMANDS.items()},
+        "universal_errors": list(UNIVERSAL_ERRORS),
+        "errors": msgspec.to_builtins(CODES),
+    }
+
+
+@cache
+def parameter_schemas(command: str) -> Mapping[str, Schema]:
+    """The schema of each parameter of a command of the table, by name."""
+    params = COMMANDS[command].params
+    definitions = _structs([COMMANDS[command]])
+    return definitions[params.__name__]["properties"]  # type: ignore[no-any-return]
+
+
+def is_text(schema: Schema) -> bool:
+    """The values that `schema` describes are strings."""
+    return schema.get("type") == "string" or any(isinstance(value, str) for value in schema.get("enum", ()))
+
+
+def _command(command: Command) -> Schema:
+    return {
+        "summary": command.summary,
+        "parameters": _ref(command.params.__name__),
+        "result": _ref(command.result.__name__),
+        "request": _ref(f"{command.name}.request"),
+        "reply": _ref(f"{command.name}.reply"),
+        "errors": list(command.errors),
+    }
+
+
+def _structs(commands: Iterable[Command]) -> dict[str, Schema]:
+    """The definitions of the commands' parameters and results, by the names of their types."""
+    types = [type for command in commands for type in (command.params, command.result)]
+    _, definitions = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
+    return {name: _portable(schema) for name, schema in definitions.items()}
+
+
+def _portable(schema: Any) -> Any:
+    r"""`schema` with its patterns in the regular expressions of JSON Schema (ECMA 262).
+
+    They have no `\Z`; their `$` means what `\Z` means in Python: the very end, and not before a newline.
+    """
+    if isinstance(schema, list):
+        return [_portable(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    portable = {key: _portable(value) for key, value in schema.items()}
+    if isinstance(portable.get("pattern"), str):
+        portable["pattern"] = portable["pattern"].replace(r"\Z", "$")
+    return portable
+
+
+def _request(command: Command) -> Schema:
+    parameters = _ref(command.params.__name__)
+    needs_one = "state_data" in command.parameters
+    if needs_one:
+        # A rule between parameters, which a Struct cannot say: an update saves something.
+        parameters["anyOf"] = [{"required": [name]} for name in command.state_parameters]
+    return {
+        "description": command.summary,
+        "type": "object",
+        "properties": {"id": _ID, "command": {"const": command.name}, "parameters": parameters},
+        "required": ["id", "command", *(["parameters"] if command.required or needs_one else [])],
+        "additionalProperties": False,
+    }
+
+
+def _success(command: Command) -> Schema:
+    return {
+        "type": "object",
+        "properties": {
+            "status": {"const": "success"},
+            "id": _ID,
+            "result": _ref(command.result.__name__),
+            "timestamp": _TIMESTAMP,
+        },
+        "required": ["status", "id", "result", "timestamp"],
+    }
+
+
+def _error() -> Schema:
+    return {
+        "type": "object",
+        "properties": {
+            "status": {"const": "error"},
+            "id": {
+                "description": "That of the request; null where none could be read.",
+                "type": [*_ID["type"], "null"],
+            },
+            "error": {"description": "What was wrong and what would be right, for people.", "type": "string"},
+            "error_type": {"enum": sorted({code.error_type for code in CODES.values()})},
+            "error_code": {"description": "The stable name, for programs.", "enum": list(CODES)},
+            "details": {"description": "What a program needs; see `errors`.", "type": "object"},
+            "timestamp": _TIMESTAMP,
+        },
+        "required": ["status", "id", "error", "error_type", "error_code", "details", "timestamp"],
+    }
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/$defs/{name}"}

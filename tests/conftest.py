@@ -1,0 +1,46 @@
+"""Fixtures for end-to-end tests: real servers in processes of their own."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.server import ServerProcess
+
+StartServer = Callable[..., ServerProcess]
+
+
+@pytest.fixture
+def make_server(tmp_path: Path) -> Iterator[StartServer]:
+    """A maker of servers that are not started yet; each has a directory of its own and ends with the test."""
+    made: list[ServerProcess] = []
+
+    def make(*args: str, **options: Any) -> ServerProcess:
+        directory = tmp_path / f"server{len(made)}"
+        directory.mkdir()
+        made.append(ServerProcess(directory, *args, **options))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.kill()
+        # pytest shows this with a test that failed.
+        print(f"--- stderr of {server.directory.name}\n{server.stderr()[-20_000:]}", file=sys.stderr)
+
+
+@pytest.fixture
+def start_server(make_server: StartServer) -> StartServer:
+    """A maker of running servers: `start_server("--max-depth", "8", unix=path)`."""
+
+    def start(*args: str, **options: Any) -> ServerProcess:
+        return make_server(*args, **options).start()
+
+    return start
+
+
+@pytest.fixture
+def server(start_server: StartServer) -> ServerProcess:
+    """A running server with the default settings, for this test alone."""
+    return start_server()
