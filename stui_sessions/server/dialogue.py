@@ -92,6 +92,8 @@ class Dialogue:
         """Take lines as they came; decide what can be decided now."""
         if self._backlog:
             self._backlog.extend(lines)
+        elif self._waiting and self._held > HELD_LIMIT:
+            self._backlog = deque(lines) or None  # until the commit has come, `release` goes on
         else:
             self._run(lines)
 
