@@ -67,7 +67,6 @@ CODES: dict[str, Code] = {
         "RuntimeError", "The server has `max_connections`; the connection is closed.", "`limit`"
     ),
     "overloaded": Code("RuntimeError", "The memory for unfinished lines is used up; the line was discarded."),
-    "shutting_down": Code("RuntimeError", "The server is stopping and did not run the request."),
     "internal_error": Code("RuntimeError", "A fault in the server; its log says more."),
 }
 

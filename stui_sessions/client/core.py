@@ -21,7 +21,7 @@ from stui_sessions.protocol.framing import OVERFLOW, LineFramer
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 """The longest reply that a client takes by default, in bytes."""
 
-_ENDS_CONNECTION = frozenset({"too_many_connections", "line_timeout", "shutting_down"})
+_ENDS_CONNECTION = frozenset({"too_many_connections", "line_timeout"})
 """Codes that, without an id, are the server's last word on a connection."""
 
 

@@ -210,6 +210,8 @@ class Command:
         self.errors = tuple(errors.split())
         """Codes beyond those that any request can be answered with."""
         self.writes = writes
+        self.tells_state = result is not PingResult
+        """What it answers depends on sessions, so it waits for their changes."""
         self.returns_state = "session_state" in result.__struct_fields__
         self.names_session = "session_id" in params.__struct_fields__
         self.names_client = "client_id" in params.__struct_fields__
@@ -308,7 +310,6 @@ UNIVERSAL_ERRORS = (
     "storage_unavailable",
     "overloaded",
     "too_many_connections",
-    "shutting_down",
     "internal_error",
 )
 """Codes that any request may be answered with."""

@@ -4,6 +4,7 @@ The way of a good request is short; everything that explains a bad one is in
 `explain.py`.
 """
 
+import re
 from typing import Any, Literal, Protocol, TypeGuard, Union
 
 import msgspec
@@ -17,6 +18,9 @@ from stui_sessions.protocol.jsontext import SHORT_DIGITS, check_text, check_valu
 NULL_ID = Raw(b"null")
 _STRING_ID = (b'{"id":"', b'{"id": "')
 """How nearly every line begins; found faster than by looking at the id."""
+
+_FIRST_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*("(?:[^"\\]|\\.)*"|[-+.0-9eE]+)\s*,')
+_UNDECODABLE = frozenset({"lone_surrogate", "too_deep"})
 
 _STATE_LEVEL = 2
 """A state object lies in the parameters, and they in the request."""
@@ -130,7 +134,7 @@ def decode_request(line: bytes, limits: WireLimits) -> Request:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(line, limits.max_depth, error) from None
     except Refusal as refusal:
-        raise Malformed(readable_id(line), refusal) from None
+        raise Malformed(readable_id(line, refusal), refusal) from None
     if line.count(b":") != keys or not line.isascii() or not _is_plain_id(line, request):
         _check_thoroughly(line, request, limits.max_depth)
     return request
@@ -170,7 +174,7 @@ def _check_thoroughly(line: bytes, request: Request, max_depth: int) -> None:
         message = check_text(line, max_depth)
         check_id(message)
     except Refusal as refusal:
-        raise Malformed(readable_id(line), refusal) from None
+        raise Malformed(readable_id(line, refusal), refusal) from None
     for name in request.command.state_parameters:
         text = getattr(request.parameters, name)
         if text is not UNSET:
@@ -185,15 +189,25 @@ def _malformed(line: bytes, max_depth: int, error: Exception) -> Malformed:
     try:
         message = check_text(line, max_depth)
     except Refusal as refusal:
-        return Malformed(readable_id(line), refusal)
+        return Malformed(readable_id(line, refusal), refusal)
     return Malformed(readable_id(line), explain(message, error))
 
 
-def readable_id(line: bytes) -> Raw:
-    """The id of a line that may be anything but a request; null if none can be read."""
+def readable_id(line: bytes, refusal: Refusal | None = None) -> Raw:
+    """The id of a line that may be anything but a request; null if none can be read.
+
+    A line that is JSON by its grammar but cannot be decoded (half a surrogate pair,
+    depths beyond any stack) still shows its id if that stands first, as usual.
+    """
     try:
-        id = msgspec.json.decode(line, type=dict[str, Raw])["id"]
+        id = bytes(msgspec.json.decode(line, type=dict[str, Raw])["id"])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError):
+        first = _FIRST_ID.match(line) if refusal is not None and refusal.code in _UNDECODABLE else None
+        if first is None:
+            return NULL_ID
+        id = first[1]
+    try:
         check_id({"id": decode_any(id)})
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, Refusal):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Refusal):
         return NULL_ID
-    return Raw(bytes(id))
+    return Raw(id)

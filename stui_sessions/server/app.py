@@ -127,6 +127,7 @@ class App:
         self.loader = Loader(self.engine, store, s.resident_limit, log)
         self.engine.want_commit = self.writer.wake
         self.engine.want_load = self.loader.want
+        self.writer.on_snapshot = self.loader.trim  # what is in snapshots need not stay in memory
         self.engine.on_fault = lambda command, error: log.error("request.fault", command=command, exc_info=error)
         self.peers = Peers(self.engine, _peer_limits(s), log)
         self.sweeper = Sweeper(self.engine, self.writer, self.loader, lambda: self.manager.rules.cleanup_interval, log)
@@ -219,6 +220,8 @@ class App:
         self.manager.lists = _lists(settings)
         self.manager.rate.change(settings.create_rate)
         self.engine.limits = _wire_limits(settings)
+        for peer in self.peers.all:
+            peer.apply_limits()
         self.peers.limits = _peer_limits(settings)
         self.writer.rules = _journal_rules(settings)
         self.loader.resident_limit = settings.resident_limit

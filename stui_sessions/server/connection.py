@@ -55,8 +55,12 @@ class Peers:
         while True:
             await asyncio.sleep(1)
             now = asyncio.get_running_loop().time()
+            for peer in list(self.all):
+                peer.recount()
             for peer, since in list(self.unfinished.items()):
-                if now - since >= self.limits.line_timeout:
+                if peer.held_up:  # it is not read, so it cannot end its line
+                    self.unfinished[peer] = now
+                elif now - since >= self.limits.line_timeout:
                     peer.refuse_slow_line()
             for peer, (since, unsent) in list(self.stalled.items()):
                 left = peer.unsent
@@ -133,7 +137,7 @@ class Connection(asyncio.Protocol):
             self._dialogue.receive(lines)
         if framer.unfinished or self._held or self._dialogue.busy:
             self._take_stock(bool(lines))
-        elif lines and self in self._peers.unfinished:
+        elif self in self._peers.unfinished:
             del self._peers.unfinished[self]
 
     def eof_received(self) -> bool:
@@ -145,13 +149,14 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._dialogue.paused = True
-        now = asyncio.get_running_loop().time()
-        self._peers.stalled[self] = (now, self.unsent)
+        self._watch_reading()
         self._transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._settle)  # not at once: this may come in the midst of deciding
 
     def resume_writing(self) -> None:
         self._dialogue.paused = False
-        self._peers.stalled.pop(self, None)
+        if not self._transport.is_closing():
+            self._peers.stalled.pop(self, None)
         self._dialogue.proceed()
         self._settle()
 
@@ -161,6 +166,20 @@ class Connection(asyncio.Protocol):
     def unsent(self) -> int:
         """Bytes of replies that the peer has not taken."""
         return self._transport.get_write_buffer_size()
+
+    @property
+    def held_up(self) -> bool:
+        """Nothing is read from it: something it sent is undecided, or it does not read."""
+        return self._dialogue.busy or self._dialogue.paused
+
+    def recount(self) -> None:
+        """Take stock where replies were written or read meanwhile; neither is told as it happens."""
+        if self._held or self.unsent:
+            self._settle()
+
+    def apply_limits(self) -> None:
+        """The limits of one message have changed."""
+        self._framer.limit = self._peers.engine.limits.max_message_bytes
 
     def drain(self) -> None:
         """Read no more; close when everything that was read is answered."""
@@ -181,6 +200,10 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     # -- the inside
+
+    def _watch_reading(self) -> None:
+        """Have it cut off if it goes on not reading."""
+        self._peers.stalled[self] = (asyncio.get_running_loop().time(), self.unsent)
 
     def _is_http(self, data: bytes) -> bool:
         """A web page may post to localhost, and the lines of its body would run."""
@@ -218,27 +241,34 @@ class Connection(asyncio.Protocol):
     def _close_if_done(self) -> None:
         if self.ending and self._dialogue.idle and not self._transport.is_closing():
             self._transport.close()  # after what is still to be sent
+            if self.unsent:
+                self._watch_reading()
 
     def _take_stock(self, line_ended: bool) -> None:
         """Note what this peer holds; read on only while nothing it sent is undecided."""
         if self._transport.is_closing():
             return
-        peers, framer, dialogue = self._peers, self._framer, self._dialogue
+        peers, framer = self._peers, self._framer
         if not framer.unfinished:
             peers.unfinished.pop(self, None)
         elif line_ended or self not in peers.unfinished:
             peers.unfinished[self] = asyncio.get_running_loop().time()
-        held = framer.buffered + self.unsent + (dialogue.backlog_bytes if dialogue.busy else 0)
-        peers.buffered += held - self._held
-        self._held = held
-        if peers.buffered > peers.limits.buffer_limit and held > FAIR_SHARE:
+        self._count_held()
+        if peers.buffered > peers.limits.buffer_limit and self._held > FAIR_SHARE:
             self._give_up_memory()
+            self._count_held()  # at once, or others would be refused for what is free again
         if self.ending:
             return
-        if dialogue.busy or dialogue.paused:
+        if self.held_up:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
+
+    def _count_held(self) -> None:
+        dialogue = self._dialogue
+        held = self._framer.buffered + self.unsent + (dialogue.backlog_bytes if dialogue.busy else 0)
+        self._peers.buffered += held - self._held
+        self._held = held
 
     def _give_up_memory(self) -> None:
         """Memory is short and this peer holds more than its share."""

@@ -25,7 +25,10 @@ LOOK_AHEAD = 32
 """Requests behind one that waits for a load, whose own loads are started."""
 
 HELD_LIMIT = 256 * 1024
-"""Bytes of state in unsent replies at which no more requests are decided for a peer."""
+"""Bytes of requests and replies, about, that wait to be sent, at which no more are decided for a peer."""
+
+ITEM_WEIGHT = 300
+"""Bytes that a request and its reply take at least."""
 
 Item = bytes | Overflow | Request | Reply | Malformed
 
@@ -174,6 +177,8 @@ class Dialogue:
                 break
             if decided is None:
                 continue
+            # What waits keeps its line alive too: the id is a view of it.
+            decided.weight += ITEM_WEIGHT + len(item) if type(item) is bytes else ITEM_WEIGHT
             self._keep(decided)
             if self._held > HELD_LIMIT:
                 self._flush()

@@ -84,20 +84,20 @@ class Engine:
         try:
             result = self._handlers[command.name](caller, request.parameters, now)
         except Refusal as refusal:
-            return Decided(self.refuse(request.id, refusal, now), request, self.newest)
+            return Decided(self.refuse(request.id, refusal, now), request, self.book.newest)
         except NotResident:
             raise
         except Exception as error:
             self.on_fault(command.name, error)
             fault = Refusal("internal_error", "a fault in the server; the request was not carried out")
-            return Decided(self.refuse(request.id, fault, now), request, self.newest)
+            return Decided(self.refuse(request.id, fault, now), request, self.book.newest)
         reply = Success(request.id, "success", result, now.text)
         wrote = False
         if len(changes) > noted:
             self.want_commit()
             wrote = command.writes
         if not command.names_session:
-            return Decided(reply, request, self.newest, wrote)
+            return Decided(reply, request, self.book.newest if command.tells_state else 0, wrote)
         # Waits for the last change of this session alone, not for its neighbours'.
         resident = self.book.residents.sessions[request.parameters.session_id]
         weight = resident.size if command.returns_state else 0
@@ -111,11 +111,6 @@ class Engine:
         return Refusal(
             "message_too_large", f"a line may be {limit} bytes long; this one is longer, and was discarded", limit=limit
         )
-
-    @property
-    def newest(self) -> int:
-        """The commit that covers everything decided so far."""
-        return self.book.batch if self.book.changes else self.book.batch - 1
 
     # -- waiting for commits
 
@@ -139,14 +134,16 @@ class Engine:
         self.book.changes = []
         self.manager.undo(changes)
         self.book.batch = number
+        self.book.newest = number - 1
         waiting, self._waiting = self._waiting, {}
         for waiter in waiting:
             waiter.redo(number, refusal)
 
     async def until_committed(self) -> None:
         """Wait until everything decided so far is on disk, or has been undone."""
-        if self.newest > self.committed:
-            signal = _Signal(self, self.newest)
+        everything = self.book.batch if self.book.changes else self.book.batch - 1  # activity too
+        if everything > self.committed:
+            signal = _Signal(self, everything)
             self.hold(signal)
             await signal.event.wait()
 

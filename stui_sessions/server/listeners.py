@@ -13,7 +13,7 @@ from stui_sessions.errors import Refusal, StartError
 from stui_sessions.protocol.messages import NULL_ID, encode_lines
 from stui_sessions.server.connection import Connection, Peers
 
-BACKLOG = 1024
+BACKLOG = 4096
 ACCEPTS_PER_TURN = 64
 PAUSE_SECONDS = 0.2
 """Rest of a listener that has no descriptors left; asyncio's own would log in a loop."""

@@ -6,6 +6,7 @@ time 20 k/s, fifty together 96 k/s).
 
 import asyncio
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from stui_sessions.errors import Refusal, StorageError
@@ -14,6 +15,10 @@ from stui_sessions.sessions.book import NotResident
 from stui_sessions.storage.base import SessionStore
 
 READ_AT_ONCE = 256
+
+STAGES = 3
+"""Reads before anything is dropped.  A decision may need a client and then its sessions, or
+the other way round; if the first were dropped before it has the rest, it would never be made."""
 
 
 class Loader:
@@ -28,6 +33,8 @@ class Loader:
         # Each key with those who wait for it; a key stays here until it is loaded.
         self._sessions: dict[str, list[Waiter]] = {}
         self._clients: dict[str, list[Waiter]] = {}
+        self._served: dict[Waiter, None] = {}
+        """Those who went on after the last read; perhaps not far."""
         self._reading = asyncio.Lock()
         self._failing = False
 
@@ -60,8 +67,15 @@ class Loader:
                 await self._load_some()
 
     async def _load_some(self) -> None:
-        sessions = list(self._sessions)[:READ_AT_ONCE]
-        clients = list(self._clients)[:READ_AT_ONCE]
+        """A few reads, and then what is too much is dropped."""
+        for _ in range(STAGES):
+            if self._sessions or self._clients:
+                await self._read_next()
+        self.trim()
+
+    async def _read_next(self) -> None:
+        """One read; those who waited for it go on."""
+        sessions, clients = self._first(self._sessions), self._first(self._clients)
         error: StorageError | None = None
         try:
             await self.load(NotResident(tuple(sessions), tuple(clients)))
@@ -73,17 +87,27 @@ class Loader:
             waiters.update(dict.fromkeys(self._sessions.pop(key)))
         for key in clients:
             waiters.update(dict.fromkeys(self._clients.pop(key)))
+        self._served = waiters
         if error is None:
             self._engine.resume(waiters)
         else:
             self._fail(waiters)
-        self.trim()
+
+    def _first(self, wanted: dict[str, list[Waiter]]) -> list[str]:
+        """The keys to read next: those that the last read was not enough for, then the others in order."""
+        served = self._served.keys()
+        theirs = {key: None for key, waiters in wanted.items() if not served.isdisjoint(waiters)}
+        others = (key for key in wanted if key not in theirs)
+        return [*theirs, *islice(others, max(0, READ_AT_ONCE - len(theirs)))]
 
     def trim(self) -> None:
         """Drop what is not in use when the residents pass their limit."""
         book = self._engine.book
         if book.residents.bytes > self.resident_limit:
-            book.mark_unrecorded(book.residents.trim(self.resident_limit))
+            unrecorded = book.residents.trim(self.resident_limit)
+            if unrecorded:
+                book.mark_unrecorded(unrecorded)
+                self._engine.want_commit()  # nothing to commit, but snapshots to write
 
     def _fail(self, waiters: Iterable[Waiter]) -> None:
         refusal = Refusal("storage_unavailable", "the session could not be read from disk; try again")

@@ -81,7 +81,9 @@ class Sweeper:
             except NotResident:  # dropped meanwhile: the next pass will see it
                 continue
         # What was not due after all was used since the store noted its end: note it anew.
-        book.mark_unrecorded(book.residents.sessions[d.session_id] for d in due if d.session_id in book.residents.sessions)
+        book.mark_unrecorded(
+            book.residents.sessions[d.session_id] for d in due if d.session_id in book.residents.sessions
+        )
         if book.changes:
             self._writer.wake()
             await self._engine.until_committed()

@@ -6,7 +6,7 @@ pieces, one between two commits, and then the journal is dropped up to there.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from msgspec import Struct
@@ -41,14 +41,17 @@ class Writer:
         """Set when the store was found damaged: nothing is written any more."""
         self.journal_bytes = 0
         """Journaled and not yet in snapshots."""
+        self.on_snapshot: Callable[[], None] = lambda: None
+        """Called when some more of what is in memory is in snapshots too."""
         self._engine = engine
         self._store = store
         self._log = log
         self._wake = asyncio.Event()
         self._round: _Round | None = None
-        self._round_over = asyncio.Event()
+        self._round_failed = False
         self._next_round = 0.0
-        self._round_wanted = False
+        self._wanting: list[asyncio.Future[None]] = []
+        """Those who wait for the next round to begin, and then for its end."""
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
         self._failing = False
@@ -82,12 +85,11 @@ class Writer:
         """Wait until all that is committed now is in snapshots, or that has failed."""
         if not self._engine.book.dirty or self.damage:
             return
-        if self._round is not None:  # it may have begun before the changes that matter
-            await self._round_over.wait()
-        self._round_over.clear()
-        self._round_wanted = True
+        # The next round: one under way may have begun before the changes that matter.
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._wanting.append(over)
         self._wake.set()
-        await self._round_over.wait()
+        await over
 
     # -- the inside
 
@@ -150,48 +152,50 @@ class Writer:
 
     def _round_is_due(self) -> bool:
         if self.damage or not self._engine.book.dirty:
-            if self._round_wanted:
-                self._round_wanted = False
-                self._round_over.set()
+            self._wanting = _tell(self._wanting)
             return False
-        if self._round_wanted:
+        if self._wanting or self._now() >= self._next_round:
             return True
         # Half, so that commits need not wait while the other half fills.
-        return self._now() >= self._next_round or self.journal_bytes >= self.rules.limit // 2
+        return self.journal_bytes >= self.rules.limit // 2 and not self._round_failed
 
     def _begin_round(self) -> None:
-        self._round_wanted = False
-        self._round = _Round(self._engine, self.journal_bytes)
+        self._round = _Round(self._engine, self.journal_bytes, self._wanting)
+        self._wanting = []
 
     async def _step(self) -> bool:
         """One piece of the round; False if the store refused, which ends the round."""
         round = self._round
         assert round is not None
         try:
+            if self.damage:  # found since the round began
+                raise self.damage
             more = await round.step(self._store)
         except StorageError as error:
             self._note_failure(error)
-            self._end_round(RETRY_SECONDS)
+            self._end_round(round, RETRY_SECONDS, failed=True)
             return False
         if not more:
             self.journal_bytes -= round.journal_bytes
             self._engine.book.clients_snapshotted(round.upto)
-            self._end_round(self.rules.interval)
+            self._end_round(round, self.rules.interval, failed=False)
+        self.on_snapshot()
         return True
 
-    def _end_round(self, pause: float) -> None:
-        self._round = None
+    def _end_round(self, round: "_Round", pause: float, failed: bool) -> None:
+        self._round, self._round_failed = None, failed
         self._next_round = self._now() + pause
-        self._round_over.set()
+        _tell(round.wanting)
 
 
 class _Round:
     """One round of snapshots: what was dirty when it began, in the order of the numbers."""
 
-    def __init__(self, engine: Engine, journal_bytes: int) -> None:
+    def __init__(self, engine: Engine, journal_bytes: int, wanting: list[asyncio.Future[None]]) -> None:
         self._engine = engine
         self.upto = engine.committed
         self.journal_bytes = journal_bytes
+        self.wanting = wanting
         dirty = [r for r in engine.book.dirty.values() if r.form is not None]
         dirty.sort(key=_number)
         self._todo: Iterator[Resident] = iter(dirty)
@@ -223,6 +227,14 @@ class _Round:
             if len(piece) >= PIECE_ROWS or size >= PIECE_BYTES:
                 break
         return piece
+
+
+def _tell(wanting: list[asyncio.Future[None]]) -> list[asyncio.Future[None]]:
+    """Let those go on who still wait; returns the list of those left: nobody."""
+    for over in wanting:
+        if not over.done():
+            over.set_result(None)
+    return []
 
 
 def _number(resident: Resident) -> int:

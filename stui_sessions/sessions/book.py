@@ -40,6 +40,8 @@ class SessionBook:
         self.totals = totals
         self.batch = sequence + 1
         """The number of the commit that will hold the changes made now."""
+        self.newest = sequence
+        """The commit that covers everything decided so far; activity alone does not count."""
         self.changes: list[Change] = []
         """Changes of that commit."""
         self.dirty: dict[str, Resident] = {}
@@ -118,6 +120,7 @@ class SessionBook:
             self.residents.add_session(resident)
         self._note(Created(session), resident)
         self._replace(resident, session, entry)
+        resident.recorded_at = session.active_at
 
     def update(self, resident: Resident, record: Updated, after: Session, growth: int) -> None:
         """State changed by `growth` bytes.  The hot path: no totals, no client."""
@@ -158,13 +161,16 @@ class SessionBook:
         for change in reversed(changes):
             resident = change.resident
             resident.recorded_at = 0  # recorded again at the next use
+            resident.written, resident.changed = change.written, change.changed
             if isinstance(change.record, Used):
                 continue
             entry = self.residents.clients.get(_client_of(change))
             self._replace(resident, change.before, entry)
-            resident.written, resident.changed = change.written, change.changed
             if change.before is not None:
                 resident.gone = None
+            if resident.form is None and resident.dirty:  # it never was: no snapshot would ever clear it
+                resident.dirty = False
+                del self.dirty[resident.session_id]
 
     def take_changes(self) -> list[Change]:
         """The changes for the next commit; those made from now on go into the one after."""
@@ -192,7 +198,8 @@ class SessionBook:
     def mark_unrecorded(self, residents: Iterable[Resident]) -> None:
         """Have the next snapshot write sessions whose activity is not recorded."""
         for resident in residents:
-            self._mark(resident)
+            if resident.form is not None:  # a damaged one has none: it would stay dirty for ever
+                self._mark(resident)
 
     def snapshotted(self, resident: Resident, form: Session | Removed, sequence: int) -> None:
         """`form`, as of commit `sequence`, is in a snapshot."""
@@ -213,7 +220,7 @@ class SessionBook:
 
     def _note(self, record: Record, resident: Resident) -> None:
         self.changes.append(Change(record, resident, resident.session, resident.written, resident.changed))
-        resident.written = resident.changed = self.batch
+        self.newest = resident.written = resident.changed = self.batch
         if not resident.dirty:
             self._mark(resident)
 

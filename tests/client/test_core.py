@@ -107,7 +107,7 @@ def test_without_a_request_it_is_about_the_connection() -> None:
     assert [id for id, _ in core.receive(error_line(None, "Error", "message_too_large"))] == [None]
 
 
-@pytest.mark.parametrize("code", ["too_many_connections", "line_timeout", "shutting_down"])
+@pytest.mark.parametrize("code", ["too_many_connections", "line_timeout"])
 def test_the_last_word_on_a_connection_is_about_all_requests(code: str) -> None:
     core = ClientCore()
     sent(core, "ping", "ping")

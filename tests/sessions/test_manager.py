@@ -1,0 +1,732 @@
+"""What each command decides.  `House.decide` also checks that whatever raised has changed nothing."""
+
+import json
+from typing import Any
+
+import pytest
+from msgspec import Raw, to_builtins
+
+from stui_sessions.protocol.commands import STATE_OBJECTS
+from stui_sessions.sessions.manager import Rules
+from stui_sessions.sessions.model import CLOSED, EXPIRED, LIVE, Created, Ended, Removed, Session, Totals, Updated, Used
+from tests.sessions.house import SECOND, START, House
+
+ENDED_COMMANDS = [("restore_session", {}), ("update_session_state", {"state_data": {"a": 1}})]
+
+
+@pytest.fixture
+def house() -> House:
+    return House(Rules(default_timeout=600))
+
+
+def plain(result: Any) -> Any:
+    """A result as a client sees it."""
+    fields = {name: getattr(result, name) for name in result.__struct_fields__}
+    return {name: json.loads(bytes(v)) if isinstance(v, Raw) else to_builtins(v) for name, v in fields.items()}
+
+
+# -- create_session
+
+
+def test_create_gives_the_fields_of_the_contract(house: House) -> None:
+    result = house.do("create_session", client_id="client_001")
+    assert plain(result) == {
+        "session_id": "session_1_1756549800_1",
+        "client_id": "client_001",
+        "created_at": "2025-08-30T10:30:00Z",
+        "timeout": 600,
+        "is_active": True,
+        "revision": 1,
+    }
+
+
+def test_create_is_journaled_whole(house: House) -> None:
+    session_id = house.create("me", timeout=5, session_state={"a": 1})
+    expected = Session(1, session_id, "me", START, START, START, 5, 1, LIVE, 0, b'{"a":1}', b"{}", b"{}", b"{}")
+    assert house.commit() == [Created(expected)]
+    assert house.session(session_id) == expected
+
+
+def test_a_session_can_be_born_with_its_state(house: House) -> None:
+    states = {name: {name: 1.5} for name in STATE_OBJECTS}
+    restored = plain(house.do("restore_session", session_id=house.create(**states)))
+    assert {name: restored[name] for name in STATE_OBJECTS} == states
+
+
+def test_numbers_are_never_used_again(house: House) -> None:
+    house.create()
+    house.fail_commit()
+    session_id = house.create()
+    assert house.session(session_id).number == 2
+
+
+@pytest.mark.parametrize("timeout", [1, 599, 601, 2_592_000])
+def test_a_timeout_of_its_own(house: House, timeout: int) -> None:
+    session_id = house.create(timeout=timeout)
+    assert house.do("get_session_info", session_id=session_id).time_until_expiry == timeout
+
+
+@pytest.mark.parametrize("timeout", [2_592_001, 10**30])
+def test_a_timeout_over_the_maximum_is_no_allowed_value(house: House, timeout: int) -> None:
+    refusal = house.refused("create_session", client_id="me", timeout=timeout)
+    assert refusal.code == "invalid_parameter"
+    assert refusal.details["parameter"] == "timeout"
+    assert "2592000" in refusal.text
+
+
+def test_a_client_that_the_lists_keep_out() -> None:
+    house = House(allow=["a*"], deny=["ab*"])
+    assert house.refused("create_session", client_id="x").code == "client_not_allowed"
+    assert house.refused("create_session", client_id="abc").code == "client_not_allowed"
+    house.create("ac")
+
+
+def test_lists_are_for_creating_and_not_for_using() -> None:
+    house = House(deny=["me"])
+    house.stored["old"] = Session(1, "old", "me", START, START, START, 600)
+    house.do("update_session_state", session_id="old", state_data={"a": 1})
+
+
+# -- the limit
+
+
+def test_the_limit_counts_live_sessions_of_one_client() -> None:
+    house = House(Rules(max_sessions_per_client=2))
+    house.create("me")
+    house.create("me")
+    refusal = house.refused("create_session", client_id="me")
+    assert refusal.code == "session_limit_reached"
+    assert refusal.details == {"limit": 2}
+    house.create("another")
+
+
+def test_a_closed_session_frees_its_place_at_once() -> None:
+    house = House(Rules(max_sessions_per_client=1))
+    house.do("close_session", session_id=house.create())
+    house.create()
+
+
+def test_an_expired_session_frees_its_place_before_the_sweeper_has_passed() -> None:
+    house = House(Rules(max_sessions_per_client=1))
+    house.create(timeout=10)
+    house.wait(9.999)
+    assert house.refused("create_session", client_id="me").code == "session_limit_reached"
+    house.wait(0.001)
+    house.create()
+
+
+def test_the_limit_holds_over_sessions_that_are_not_in_memory() -> None:
+    house = House(Rules(max_sessions_per_client=3))
+    for _ in range(3):
+        house.create()
+    house.forget_residents()
+    assert house.refused("create_session", client_id="me").code == "session_limit_reached"
+    assert [(len(m.sessions), len(m.clients)) for m in house.loads] == [(0, 1), (3, 0)]
+
+
+def test_below_the_limit_a_clients_sessions_are_not_loaded() -> None:
+    house = House(Rules(max_sessions_per_client=3))
+    house.create()
+    house.forget_residents()
+    house.create()
+    assert [(len(m.sessions), len(m.clients)) for m in house.loads] == [(0, 1)]
+
+
+def test_a_damaged_session_takes_no_place() -> None:
+    house = House(Rules(max_sessions_per_client=1))
+    session_id = house.create()
+    house.forget_residents()
+    house.stored[session_id] = Session(1, session_id, "me", START, START, START, 600)
+    house.book.add_loaded(session_id, None, damaged=True)
+    house.create()
+
+
+def test_a_lower_limit_closes_nothing() -> None:
+    house = House(Rules(max_sessions_per_client=3))
+    ids = [house.create() for _ in range(3)]
+    house.manager.rules = Rules(max_sessions_per_client=1)
+    assert house.refused("create_session", client_id="me").details == {"limit": 1}
+    assert house.do("list_client_sessions", client_id="me").session_count == 3
+    house.do("restore_session", session_id=ids[0])
+
+
+# -- the rate
+
+
+def test_creating_too_fast_says_when_to_try_again() -> None:
+    house = House(Rules(max_sessions_per_client=100), per_minute=2)
+    house.create()
+    house.create()
+    refusal = house.refused("create_session", client_id="me")
+    assert refusal.code == "create_rate_exceeded"
+    assert refusal.details == {"limit": 2, "retry_after": 30}
+    house.wait(30)
+    house.create()
+    house.refused("create_session", client_id="me")
+
+
+def test_what_was_refused_takes_nothing_from_the_rate() -> None:
+    house = House(Rules(max_sessions_per_client=1), per_minute=2)
+    first = house.create()
+    for _ in range(10):
+        assert house.refused("create_session", client_id="me").code == "session_limit_reached"
+    house.do("close_session", session_id=first)
+    house.create()
+
+
+def test_what_could_not_be_committed_is_given_back() -> None:
+    house = House(per_minute=1)
+    house.create()
+    assert house.refused("create_session", client_id="me").code == "create_rate_exceeded"
+    house.fail_commit()
+    house.create()
+
+
+def test_the_rate_means_the_monotonic_clock() -> None:
+    house = House(per_minute=1)
+    house.create()
+    house.wall += 10**9
+    assert house.refused("create_session", client_id="me").code == "create_rate_exceeded"
+
+
+# -- restore_session
+
+
+def test_restore_gives_the_fields_of_the_contract(house: House) -> None:
+    session_id = house.create("client_001", session_state={"a": 1})
+    house.wait(300)
+    house.do("update_session_state", session_id=session_id, workspace_context={"b": 2})
+    house.wait(300)
+    assert plain(house.do("restore_session", session_id=session_id)) == {
+        "session_id": session_id,
+        "client_id": "client_001",
+        "created_at": "2025-08-30T10:30:00Z",
+        "last_modified": "2025-08-30T10:35:00Z",
+        "timeout": 600,
+        "is_active": True,
+        "session_state": {"a": 1},
+        "workspace_context": {"b": 2},
+        "inspector_state": {},
+        "object_registry": {},
+        "revision": 2,
+    }
+
+
+def test_restore_starts_the_idle_time_again_and_changes_nothing_else(house: House) -> None:
+    session_id = house.create()
+    before = house.session(session_id)
+    for _ in range(5):
+        house.wait(599)
+        house.do("restore_session", session_id=session_id)
+    after = house.session(session_id)
+    assert after.active_at == house.wall
+    assert after.modified_at == START
+    assert after.revision == 1
+    assert (after.created_at, after.session_state) == (before.created_at, before.session_state)
+
+
+# -- activity alone is soft
+
+
+def test_activity_is_recorded_once_per_slack(house: House) -> None:
+    session_id = house.create(timeout=100)  # slack 10 s
+    house.commit()
+    recorded = []
+    for _ in range(25):
+        house.wait(1)
+        house.do("restore_session", session_id=session_id)
+        recorded += house.commit()
+    assert recorded == [Used(1, START + 10 * SECOND), Used(1, START + 20 * SECOND)]
+
+
+def test_the_slack_is_to_the_millisecond(house: House) -> None:
+    session_id = house.create(timeout=600)
+    house.commit()
+    house.wait(59.999)
+    house.do("restore_session", session_id=session_id)
+    assert house.commit() == []
+    house.wait(0.001)
+    house.do("restore_session", session_id=session_id)
+    assert house.commit() == [Used(1, START + 60 * SECOND)]
+
+
+def test_an_update_records_activity_too(house: House) -> None:
+    session_id = house.create(timeout=100)
+    house.wait(9)
+    house.do("update_session_state", session_id=session_id, state_data={})
+    house.commit()
+    house.wait(9)
+    house.do("restore_session", session_id=session_id)
+    assert house.commit() == []
+
+
+def test_no_reply_waits_for_activity(house: House) -> None:
+    session_id = house.create()
+    house.commit()
+    resident = house.book.residents.sessions[session_id]
+    written = resident.written
+    house.wait(300)
+    house.do("restore_session", session_id=session_id)
+    assert house.book.changes
+    assert resident.written == written
+
+
+def test_activity_that_could_not_be_recorded_counts_all_the_same_and_is_recorded_again(house: House) -> None:
+    session_id = house.create()
+    house.commit()
+    house.wait(300)
+    house.do("restore_session", session_id=session_id)
+    house.fail_commit()
+    house.wait(599)
+    house.do("restore_session", session_id=session_id)  # it has not expired
+    assert house.commit() == [Used(1, house.wall)]
+
+
+def test_reading_information_is_no_use(house: House) -> None:
+    session_id = house.create()
+    house.commit()
+    house.wait(500)
+    house.do("get_session_info", session_id=session_id)
+    house.do("list_client_sessions", client_id="me")
+    house.do("get_session_statistics")
+    assert house.commit() == []
+    assert house.session(session_id).active_at == START
+    house.wait(100)
+    assert house.refused("restore_session", session_id=session_id).code == "session_expired"
+
+
+# -- update_session_state
+
+
+def test_update_gives_the_fields_of_the_contract(house: House) -> None:
+    session_id = house.create(session_state={"a": 1, "b": 2})
+    house.wait(900 - 600)
+    result = house.do("update_session_state", session_id=session_id, state_data={"b": None, "c": [3]})
+    assert plain(result) == {
+        "session_id": session_id,
+        "last_modified": "2025-08-30T10:35:00Z",
+        "session_state": {"a": 1, "b": None, "c": [3]},
+        "update_successful": True,
+        "revision": 2,
+    }
+
+
+PARAMETER_OF = {"session_state": "state_data"} | {name: name for name in STATE_OBJECTS[1:]}
+
+
+@pytest.mark.parametrize("name", STATE_OBJECTS)
+def test_merge_sets_the_keys_that_are_named_and_keeps_the_others(house: House, name: str) -> None:
+    session_id = house.create(**{o: {"keep": o, "old": 1.5} for o in STATE_OBJECTS})
+    house.do("update_session_state", session_id=session_id, **{PARAMETER_OF[name]: {"old": None, "new": {}}})
+    restored = plain(house.do("restore_session", session_id=session_id))
+    for o in STATE_OBJECTS:
+        named = {"keep": o, "old": None, "new": {}}
+        assert restored[o] == (named if o == name else {"keep": o, "old": 1.5})
+
+
+@pytest.mark.parametrize("name", STATE_OBJECTS)
+def test_replace_replaces_what_is_named_and_touches_nothing_else(house: House, name: str) -> None:
+    session_id = house.create(**{o: {"keep": o} for o in STATE_OBJECTS})
+    house.do("update_session_state", session_id=session_id, mode="replace", **{PARAMETER_OF[name]: {"new": 1}})
+    restored = plain(house.do("restore_session", session_id=session_id))
+    assert {o: restored[o] for o in STATE_OBJECTS} == {o: {"keep": o} for o in STATE_OBJECTS} | {name: {"new": 1}}
+
+
+@pytest.mark.parametrize("mode", ["merge", "replace"])
+def test_all_four_objects_in_one_update(house: House, mode: str) -> None:
+    session_id = house.create(**{o: {"a": 0} for o in STATE_OBJECTS})
+    new = {o: {o: 1} for o in STATE_OBJECTS}
+    house.do("update_session_state", session_id=session_id, mode=mode, **{PARAMETER_OF[o]: new[o] for o in new})
+    restored = plain(house.do("restore_session", session_id=session_id))
+    for o in STATE_OBJECTS:
+        assert restored[o] == (new[o] if mode == "replace" else {"a": 0} | new[o])
+    assert restored["revision"] == 2
+
+
+def test_state_data_may_be_left_out_but_not_all_four(house: House) -> None:
+    session_id = house.create(session_state={"a": 1})
+    result = house.do("update_session_state", session_id=session_id, object_registry={"x": 1})
+    assert plain(result)["session_state"] == {"a": 1}
+    refusal = house.refused("update_session_state", session_id=session_id)
+    assert refusal.code == "missing_parameter"
+    assert refusal.details["parameter"] == "state_data"
+    assert house.refused("update_session_state", session_id=session_id, mode="replace").code == "missing_parameter"
+
+
+def test_what_is_journaled_is_what_the_objects_became(house: House) -> None:
+    session_id = house.create(session_state={"a": 1}, inspector_state={"i": 1})
+    house.commit()
+    house.wait(1)
+    house.do("update_session_state", session_id=session_id, state_data={"b": 2}, inspector_state={"i": 2})
+    assert house.commit() == [Updated(1, 2, START + SECOND, b'{"a":1,"b":2}', None, b'{"i":2}', None)]
+
+
+def test_each_accepted_update_adds_one_to_the_revision_and_nothing_else_does(house: House) -> None:
+    session_id = house.create()
+    for revision in range(2, 6):
+        result = house.do("update_session_state", session_id=session_id, state_data={})
+        assert result.revision == revision
+    house.refused("update_session_state", session_id=session_id)
+    house.do("restore_session", session_id=session_id)
+    assert house.do("get_session_info", session_id=session_id).revision == 5
+    assert house.do("list_client_sessions", client_id="me").sessions[0].revision == 5
+    assert house.do("close_session", session_id=session_id).revision == 5
+    assert house.do("get_session_info", session_id=session_id).revision == 5
+
+
+def test_an_update_moves_last_modified_and_the_idle_time(house: House) -> None:
+    session_id = house.create()
+    house.wait(599)
+    house.do("update_session_state", session_id=session_id, state_data={})
+    info = house.do("get_session_info", session_id=session_id)
+    assert info.last_modified == "2025-08-30T10:39:59Z"
+    assert info.time_until_expiry == 600
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        [{"a": 1, "b": 2}, {"a": 3, "b": 4}, {"b": 5, "a": 6}],  # the same keys, then in another order
+        [{"a": 1, "b": 2}, {"a": 3}, {"a": 4, "b": 5}],
+        [{"a": 1}, {}, {"a": 2}, {"b": 3}, {"a": 4, "b": 5}],
+        [{}, {"a": 1}, {}, {}],
+        [{"a": 1, "b": 2}, {"b": 3, "a": 4}, {"b": 5, "a": 6}, {"a": 7}],
+    ],
+)
+@pytest.mark.parametrize("undone", [None, 0, 1, 2])
+def test_the_short_cut_for_the_same_keys_is_a_merge(
+    house: House, states: list[dict[str, int]], undone: int | None
+) -> None:
+    session_id = house.create(session_state={"z": 0})
+    house.commit()
+    expected = {"z": 0}
+    for step, state in enumerate(states):
+        house.do("update_session_state", session_id=session_id, state_data=state)
+        if step == undone:
+            house.fail_commit()
+        else:
+            house.commit()
+            expected |= state
+        restored = plain(house.do("restore_session", session_id=session_id))["session_state"]
+        assert json.dumps(restored) == json.dumps(expected)  # the order of the keys, too
+
+
+def test_what_is_saved_is_restored_to_the_letter(house: House) -> None:
+    text = '{"n":-0,"m":1.10,"big":%s,"é":"\U0001f600","":[ ]}' % ("1" * 40)
+    session_id = house.create(session_state=text.encode())
+    assert bytes(house.do("restore_session", session_id=session_id).session_state) == text.encode()
+    house.do("update_session_state", session_id=session_id, state_data=b'{"x":1e2}')
+    restored = bytes(house.do("restore_session", session_id=session_id).session_state)
+    assert restored == text.encode()[:-1] + b',"x":1e2}'
+
+
+# -- max_state_bytes
+
+
+def test_the_four_objects_together_are_bounded_when_created() -> None:
+    house = House(Rules(max_state_bytes=40))
+    house.create(session_state=b'{"a":"' + b"x" * 26 + b'"}')  # 34 + 3 * 2 = 40
+    refusal = house.refused("create_session", client_id="me", session_state=b'{"a":"' + b"x" * 27 + b'"}')
+    assert refusal.code == "state_too_large"
+    assert refusal.details == {"limit": 40, "size": 41}
+    assert house.refused("create_session", client_id="me", **{o: {"a": 100_000} for o in STATE_OBJECTS}).details == {
+        "limit": 40,
+        "size": 48,
+    }
+
+
+@pytest.mark.parametrize("name", STATE_OBJECTS)
+def test_merging_cannot_pass_the_bound(name: str) -> None:
+    house = House(Rules(max_state_bytes=40))
+    session_id = house.create(**{name: b'{"a":"' + b"x" * 19 + b'"}'})  # 27 + 3 * 2 = 33
+    patch = {PARAMETER_OF[name]: b'{"b":12}'}  # adds 7
+    house.do("update_session_state", session_id=session_id, **patch)
+    refusal = house.refused("update_session_state", session_id=session_id, **{PARAMETER_OF[name]: b'{"b":123}'})
+    assert refusal.code == "state_too_large"
+    assert refusal.details == {"limit": 40, "size": 41}
+    assert house.do("get_session_info", session_id=session_id).revision == 2
+
+
+def test_at_the_bound_a_session_can_still_shrink_and_change() -> None:
+    house = House(Rules(max_state_bytes=20))
+    session_id = house.create(session_state={"a": 1234567})  # 15
+    house.manager.rules = Rules(max_state_bytes=15)
+    house.refused("update_session_state", session_id=session_id, state_data={"b": 1})
+    house.do("update_session_state", session_id=session_id, mode="replace", state_data={"b": 12})
+    house.do("update_session_state", session_id=session_id, state_data={"b": 13})
+
+
+# -- close_session
+
+
+def test_close(house: House) -> None:
+    session_id = house.create()
+    house.commit()
+    house.wait(60)
+    result = house.do("close_session", session_id=session_id)
+    assert plain(result) == {"session_id": session_id, "closed": True, "revision": 1}
+    assert house.commit() == [Ended(1, CLOSED, START + 60 * SECOND)]
+    info = plain(house.do("get_session_info", session_id=session_id))
+    assert (info["is_active"], info["is_expired"], info["time_until_expiry"]) == (False, False, 0)
+
+
+def test_closing_again_changes_nothing(house: House) -> None:
+    session_id = house.create()
+    house.do("close_session", session_id=session_id)
+    house.commit()
+    before = house.session(session_id)
+    house.wait(10_000)
+    assert house.do("close_session", session_id=session_id).closed
+    assert house.commit() == []
+    assert house.session(session_id) == before
+
+
+def test_closing_an_expired_session_changes_nothing(house: House) -> None:
+    session_id = house.create()
+    house.commit()
+    house.wait(600)
+    assert house.do("close_session", session_id=session_id).closed
+    assert house.commit() == []
+    assert plain(house.do("get_session_info", session_id=session_id))["is_expired"] is True
+
+
+def test_closing_a_session_of_a_client_that_is_not_in_memory(house: House) -> None:
+    session_id = house.create()
+    house.forget_residents()
+    house.do("close_session", session_id=session_id)
+    assert [(len(m.sessions), len(m.clients)) for m in house.loads] == [(1, 0), (0, 1)]
+    assert house.do("list_client_sessions", client_id="me").session_count == 0
+
+
+# -- ended sessions
+
+
+@pytest.mark.parametrize(("command", "parameters"), ENDED_COMMANDS)
+def test_a_closed_session_cannot_be_used(house: House, command: str, parameters: dict[str, Any]) -> None:
+    session_id = house.create()
+    house.do("close_session", session_id=session_id)
+    house.wait(10_000)  # also past its timeout it is closed, not expired
+    refusal = house.refused(command, session_id=session_id, **parameters)
+    assert (refusal.code, refusal.error_type) == ("session_closed", "SessionNotFound")
+
+
+@pytest.mark.parametrize(("command", "parameters"), ENDED_COMMANDS)
+def test_an_expired_session_cannot_be_used(house: House, command: str, parameters: dict[str, Any]) -> None:
+    session_id = house.create()
+    house.wait(600)
+    refusal = house.refused(command, session_id=session_id, **parameters)
+    assert (refusal.code, refusal.error_type) == ("session_expired", "SessionNotFound")
+    house.sweep(session_id)
+    assert house.refused(command, session_id=session_id, **parameters).code == "session_expired"
+
+
+@pytest.mark.parametrize("command", ["restore_session", "update_session_state", "close_session", "get_session_info"])
+def test_a_session_that_does_not_exist(house: House, command: str) -> None:
+    parameters = {"state_data": {}} if command == "update_session_state" else {}
+    refusal = house.refused(command, session_id="nobody\n" * 100, **parameters)
+    assert (refusal.code, refusal.error_type) == ("session_not_found", "SessionNotFound")
+    assert len(refusal.text) < 200
+
+
+@pytest.mark.parametrize("command", ["restore_session", "update_session_state", "close_session", "get_session_info"])
+def test_a_damaged_session_fails_alone(house: House, command: str) -> None:
+    house.damaged.add("bad")
+    parameters = {"state_data": {}} if command == "update_session_state" else {}
+    refusal = house.refused(command, session_id="bad", **parameters)
+    assert (refusal.code, refusal.error_type) == ("session_damaged", "RuntimeError")
+
+
+# -- get_session_info
+
+
+def test_info_gives_the_fields_of_the_contract(house: House) -> None:
+    session_id = house.create("client_001")
+    house.wait(90.2)
+    assert plain(house.do("get_session_info", session_id=session_id)) == {
+        "session_id": session_id,
+        "client_id": "client_001",
+        "created_at": "2025-08-30T10:30:00Z",
+        "last_modified": "2025-08-30T10:30:00Z",
+        "timeout": 600,
+        "is_active": True,
+        "time_until_expiry": 510,
+        "is_expired": False,
+        "revision": 1,
+    }
+
+
+@pytest.mark.parametrize(("passed", "left", "expired"), [(599.999, 1, False), (600, 0, True), (10_000, 0, True)])
+def test_info_round_the_instant_of_expiry(house: House, passed: float, left: int, expired: bool) -> None:
+    session_id = house.create()
+    house.wait(passed)
+    info = house.do("get_session_info", session_id=session_id)
+    assert (info.time_until_expiry, info.is_expired, info.is_active) == (left, expired, not expired)
+
+
+def test_with_the_clock_set_back_a_session_stays_live(house: House) -> None:
+    session_id = house.create()
+    house.wall -= 86_400_000
+    info = house.do("get_session_info", session_id=session_id)
+    assert (info.time_until_expiry, info.is_active) == (600, True)
+    house.do("restore_session", session_id=session_id)
+    assert house.do("update_session_state", session_id=session_id, state_data={"a": 1}).revision == 2
+
+
+# -- list_client_sessions
+
+
+def test_a_list_holds_a_clients_live_sessions_the_oldest_first(house: House) -> None:
+    ids = []
+    for _ in range(3):
+        ids.append(house.create("me"))
+        house.wait(100)
+    house.create("another")
+    house.do("close_session", session_id=ids.pop(1))
+    house.do("restore_session", session_id=ids[0])
+    result = plain(house.do("list_client_sessions", client_id="me"))
+    assert result["client_id"] == "me"
+    assert result["session_count"] == 2
+    assert [s["session_id"] for s in result["sessions"]] == ids
+    assert result["sessions"][1] == {
+        "session_id": ids[1],
+        "created_at": "2025-08-30T10:33:20Z",
+        "last_modified": "2025-08-30T10:33:20Z",
+        "timeout": 600,
+        "is_active": True,
+        "time_until_expiry": 500,
+        "revision": 1,
+    }
+
+
+def test_a_client_that_nobody_knows_has_no_sessions(house: House) -> None:
+    assert plain(house.do("list_client_sessions", client_id="x")) == {
+        "client_id": "x",
+        "session_count": 0,
+        "sessions": [],
+    }
+
+
+def test_expired_sessions_are_not_listed_though_no_sweeper_has_passed(house: House) -> None:
+    house.create(timeout=10)
+    kept = house.create(timeout=20)
+    house.wait(10)
+    result = house.do("list_client_sessions", client_id="me")
+    assert [s.session_id for s in result.sessions] == [kept]
+
+
+def test_a_list_over_sessions_that_are_not_in_memory_is_the_same(house: House) -> None:
+    for _ in range(3):
+        house.create()
+    before = plain(house.do("list_client_sessions", client_id="me"))
+    house.forget_residents()
+    assert plain(house.do("list_client_sessions", client_id="me")) == before
+
+
+# -- get_session_statistics, ping
+
+
+def test_statistics(house: House) -> None:
+    a = house.create("a")
+    house.create("a")
+    b = house.create("b")
+    assert plain(house.do("get_session_statistics")) == {
+        "total_sessions": 3,
+        "active_clients": 2,
+        "max_sessions_per_client": 5,
+        "default_timeout": 600,
+        "cleanup_interval": 300,
+    }
+    house.do("close_session", session_id=b)
+    house.do("close_session", session_id=b)
+    house.do("close_session", session_id=a)
+    result = house.do("get_session_statistics")
+    assert (result.total_sessions, result.active_clients) == (1, 1)
+
+
+def test_statistics_count_the_expired_until_the_sweeper_has_passed(house: House) -> None:
+    session_id = house.create()
+    house.wait(600)
+    assert house.do("get_session_statistics").total_sessions == 1
+    house.sweep(session_id)
+    result = house.do("get_session_statistics")
+    assert (result.total_sessions, result.active_clients) == (0, 0)
+
+
+def test_a_change_that_was_undone_is_not_counted(house: House) -> None:
+    house.create("a")
+    house.commit()
+    house.create("b")
+    house.fail_commit()
+    assert house.book.totals == Totals(live=1, clients=1, last_number=2)
+
+
+def test_ping(house: House) -> None:
+    assert plain(house.do("ping")) == {"pong": True}
+    assert house.commit() == []
+
+
+# -- sweeping
+
+
+def test_sweeping_leaves_the_living_alone(house: House) -> None:
+    session_id = house.create()
+    house.commit()
+    house.wait(599.999)
+    house.sweep(session_id)
+    assert house.commit() == []
+
+
+def test_sweeping_marks_the_expired_with_the_instant_of_their_end(house: House) -> None:
+    session_id = house.create()
+    house.commit()
+    house.wait(5000)
+    house.sweep(session_id)
+    assert house.commit() == [Ended(1, EXPIRED, START + 600 * SECOND)]
+    assert house.session(session_id).status == EXPIRED
+
+
+@pytest.mark.parametrize("ending", ["closed", "expired"])
+def test_ended_sessions_stay_known_for_as_long_as_they_are_kept(ending: str) -> None:
+    house = House(Rules(default_timeout=600, keep_expired=100))
+    session_id = house.create()
+    house.wait(600)
+    if ending == "closed":
+        house.wall -= 1
+        house.do("close_session", session_id=session_id)
+    else:
+        house.sweep(session_id)
+    house.commit()
+    house.wait(99.998)
+    house.sweep(session_id)
+    assert house.commit() == []
+    house.do("get_session_info", session_id=session_id)
+    house.wait(0.002)
+    house.sweep(session_id)
+    assert house.commit() == [Removed(1, session_id, "me")]
+    assert house.refused("get_session_info", session_id=session_id).code == "session_not_found"
+
+
+def test_after_a_long_downtime_one_sweep_expires_and_removes() -> None:
+    house = House(Rules(default_timeout=600, keep_expired=100))
+    session_id = house.create()
+    house.commit()
+    house.wait(700)
+    house.sweep(session_id)
+    assert house.commit() == [Ended(1, EXPIRED, START + 600 * SECOND), Removed(1, session_id, "me")]
+    assert house.book.totals == Totals(0, 0, 1)
+
+
+def test_sweeping_what_is_gone_or_damaged_does_nothing(house: House) -> None:
+    house.damaged.add("bad")
+    house.sweep("never")
+    house.sweep("bad")
+    assert house.commit() == []
+
+
+def test_grace_after_an_unclean_stop() -> None:
+    house = House(uncertain_until=START + 1000)
+    house.stored["old"] = Session(1, "old", "me", START, START, START, 600)
+    house.wait(600 + 59)
+    house.do("restore_session", session_id="old")
+    house.wait(600)
+    assert house.refused("restore_session", session_id="old").code == "session_expired"

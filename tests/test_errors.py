@@ -1,0 +1,119 @@
+"""The table of error codes, the sources and the table of commands agree; what is quoted is bounded."""
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import stui_sessions
+from stui_sessions.errors import CODES, MAX_QUOTE, quote
+from stui_sessions.protocol.commands import COMMANDS, MAX_SESSION_ID, UNIVERSAL_ERRORS
+from stui_sessions.protocol.explain import (
+    _JSON_TYPE,
+    EXPECTED,
+)
+from stui_sessions.protocol.messages import (
+    encode_lines,
+    failure,
+)
+from tests.protocol.lines import line_of, refused
+
+# -- the tables are complete
+
+
+def test_what_is_expected_is_said_of_every_parameter_and_of_nothing_else() -> None:
+    names = {name for command in COMMANDS.values() for name in command.parameters}
+    assert set(EXPECTED) == names
+
+
+def test_the_types_for_people_are_those_of_the_table() -> None:
+    """`_JSON_TYPE` names what is no object; the table must agree."""
+    for command in COMMANDS.values():
+        for name in command.parameters:
+            is_object = name in command.state_parameters
+            assert (name not in _JSON_TYPE) == is_object, name
+
+
+def test_the_bounds_for_people_are_those_of_the_table() -> None:
+    assert f"1 to {MAX_SESSION_ID} characters" in EXPECTED["session_id"]
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda c: c.name)
+def test_the_codes_that_the_table_names_exist(command: Any) -> None:
+    assert set(command.errors) <= set(CODES)
+    assert not {"session_expired", "session_closed"} & set(command.errors) or command.names_session
+
+
+def test_every_code_is_universal_or_named_by_a_command() -> None:
+    named = {code for command in COMMANDS.values() for code in command.errors}
+    assert named | set(UNIVERSAL_ERRORS) == set(CODES)
+
+
+def refusals_in_the_sources() -> dict[str, list[str]]:
+    """The codes that the package refuses with, and where."""
+    found: dict[str, list[str]] = {}
+    for path in Path(stui_sessions.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Refusal":
+                code = node.args[0]
+                where = f"{path.name}:{node.lineno}"
+                assert isinstance(code, ast.Constant), f"{where}: the code must be written out"
+                found.setdefault(code.value, []).append(where)
+    return found
+
+
+def test_every_refusal_in_the_sources_has_a_code_of_the_table() -> None:
+    unknown = {code: where for code, where in refusals_in_the_sources().items() if code not in CODES}
+    assert not unknown
+
+
+def test_every_code_of_the_table_is_used_in_the_sources() -> None:
+    unused = set(CODES) - set(refusals_in_the_sources())
+    assert unused == set()
+
+
+def test_the_error_types_are_the_four_of_the_contract() -> None:
+    assert {code.error_type for code in CODES.values()} == {"SessionError", "SessionNotFound", "RuntimeError", "Error"}
+
+
+# -- quoting
+
+
+@pytest.mark.parametrize(
+    ("sent", "quoted"),
+    [
+        ("", '""'),
+        ("abc", '"abc"'),
+        ("a" * 100, '"' + "a" * 100 + '"'),
+        ("a" * 101, '"' + "a" * 99 + '…"'),
+        ("a\nb\x00\x1b[31m\u202e\u2028", '"a\ufffdb\ufffd\ufffd[31m\ufffd\ufffd"'),
+        ("é\U0001f600", '"é\U0001f600"'),
+    ],
+)
+def test_quote(sent: str, quoted: str) -> None:
+    assert quote(sent) == quoted
+
+
+@given(st.text())
+def test_a_quote_is_printable_and_bounded(sent: str) -> None:
+    quoted = quote(sent)
+    assert quoted.isprintable()
+    assert len(quoted) <= MAX_QUOTE + 2
+
+
+@pytest.mark.parametrize("place", ["command", "parameter", "envelope", "client_id", "key"])
+def test_no_refusal_repeats_a_megabyte(place: str) -> None:
+    long = "x" * 1_000_000
+    line = {
+        "command": line_of(long),
+        "parameter": line_of("ping", {long: 1}),
+        "envelope": json.dumps({"id": "1", "command": "ping", long: 1}).encode(),
+        "client_id": line_of("create_session", {"client_id": long}),
+        "key": line_of("create_session", {"client_id": "a"}).replace(b'"a"}', f'"a","{long}":1,"{long}":2}}'.encode()),
+    }[place]
+    malformed = refused(line)
+    assert len(encode_lines([failure(malformed.id, malformed.refusal, "")])) < 1000
