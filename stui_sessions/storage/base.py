@@ -93,8 +93,11 @@ class SessionStore(Protocol):
     async def due(self, status: int, before: int, after: tuple[int, int], limit: int) -> list[Due]:
         """Stored sessions of `status` with `due_at <= before`, ordered by (due_at, number).
 
-        `due_at` is active_at + timeout for live ones, ended_at for others.  Only
-        those behind the position `after` (due_at, number), at most `limit`.
+        `due_at` is ended_at for ended ones; for live ones it is active_at + timeout as
+        of some snapshot, so perhaps earlier than their real end, never later: the
+        caller judges again, and what is not due yet is noted anew with its next
+        snapshot.  Only those behind the position `after` (due_at, number), at most
+        `limit`.
         """
 
     async def mark_unclean(self, at: int) -> None:
