@@ -1,0 +1,120 @@
+"""A million sessions on disk: start-up, memory, and throughput beside a small database.
+
+    python -m tests.benchmarks.million [--sessions 1000000] [--seconds 60] [--connections 50] [--pipeline 16]
+
+Fills a database through the store itself, then asks a real server: the time from
+starting the process to the first reply; resident memory while random sessions of
+all of them are restored and updated; update throughput with random sessions of
+all of them, as a ratio to the same load on 20,000 sessions (the two servers in
+turn, three rounds, the median ratio).  Loopback only.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import structlog
+
+from stui_sessions.sessions.model import Session, Totals
+from stui_sessions.storage.sqlite import SqliteStore
+from tests.support.server import ServerProcess
+
+SMALL = 20_000
+STATE = {"workspace": "updated workspace state", "inspector": "inspector", "variables": ["var1", "var2", "var3"]}
+
+
+def session_id(number: int) -> str:
+    return f"session_{number}_1735567800_{number:039d}"
+
+
+async def fill(path: Path, count: int) -> None:
+    """A database of `count` live sessions, five for each client, each with a small state."""
+    now = time.time_ns() // 1_000_000
+    store = SqliteStore(path, durability="normal", clock=lambda: now, log=structlog.get_logger())
+    await store.open()
+    text = json.dumps(STATE).encode()
+    await store.commit(1, [], Totals(count, (count + 4) // 5, count))
+    for first in range(1, count + 1, 256):
+        numbers = range(first, min(first + 256, count + 1))
+        rows = [Session(n, session_id(n), f"c{(n - 1) // 5}", now, now, now, 86_400, session_state=text) for n in numbers]
+        await store.snapshot(1, rows)
+        await store.forget(1)
+    await store.close(clean=True)
+
+
+def line(command: str, number: int) -> bytes:
+    parameters: dict[str, object] = {"session_id": session_id(number)}
+    if command == "update_session_state":
+        parameters["state_data"] = STATE
+    return json.dumps({"id": number, "command": command, "parameters": parameters}).encode() + b"\n"
+
+
+async def load(port: int, commands: list[str], sessions: int, seconds: float, connections: int, pipeline: int) -> float:
+    """Requests per second over `connections`, each with bursts of `pipeline` requests for random sessions."""
+    choose = random.Random(7)
+    done = 0
+    end = time.monotonic() + seconds
+
+    async def one() -> None:
+        nonlocal done
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
+        while time.monotonic() < end:
+            writer.write(b"".join(line(choose.choice(commands), choose.randint(1, sessions)) for _ in range(pipeline)))
+            for _ in range(pipeline):
+                reply = await reader.readline()
+                if b'"success"' not in reply:
+                    raise AssertionError(reply[:300])
+            done += pipeline
+        writer.close()
+
+    await asyncio.gather(*(one() for _ in range(connections)))
+    return done / seconds
+
+
+def first_reply(server: ServerProcess) -> float:
+    """Seconds from starting the process to the reply to a restore."""
+    begun = time.monotonic()
+    server.start()
+    server.result("restore_session", session_id=session_id(12_345))
+    return time.monotonic() - begun
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sessions", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--connections", type=int, default=50)
+    parser.add_argument("--pipeline", type=int, default=16)
+    a = parser.parse_args()
+    with tempfile.TemporaryDirectory() as tmp:
+        large, small = (ServerProcess(Path(tmp) / name) for name in ("large", "small"))
+        for server, count in ((large, a.sessions), (small, SMALL)):
+            server.directory.mkdir()
+            begun = time.monotonic()
+            await fill(Path(server.db), count)
+            print(f"{count} sessions written in {time.monotonic() - begun:.1f} s, {server.db.stat().st_size >> 20} MiB")
+        with large, small:
+            large.kill()
+            for server, count in ((small, SMALL), (large, a.sessions)):
+                server.kill()
+                print(f"first reply {first_reply(server):.2f} s after start, {count} sessions", flush=True)
+            mixed = ["restore_session", "update_session_state"]
+            rate = await load(large.port, mixed, a.sessions, a.seconds, a.connections, a.pipeline)
+            print(f"{rate:.0f} restores and updates/s over all; resident memory {large.rss() >> 20} MiB", flush=True)
+            ratios = []
+            for _ in range(3):
+                update = ["update_session_state"]
+                of_small = await load(small.port, update, SMALL, 5, a.connections, a.pipeline)
+                of_large = await load(large.port, update, a.sessions, 5, a.connections, a.pipeline)
+                ratios.append(of_large / of_small)
+                print(f"updates/s: {SMALL} sessions {of_small:.0f}, {a.sessions} sessions {of_large:.0f}", flush=True)
+            print(f"median ratio {statistics.median(ratios):.2f}; resident memory {large.rss() >> 20} MiB")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
