@@ -2,8 +2,9 @@
 
 import re
 import sys
+from pathlib import Path
 
-text = open(sys.argv[1], encoding="utf-8").read()
+text = Path(sys.argv[1]).read_text(encoding="utf-8")
 found = re.search(rf"^## {re.escape(sys.argv[2])}\n.*?^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 if found is None:
     sys.exit(f"{sys.argv[1]} has no fenced block under ## {sys.argv[2]}")

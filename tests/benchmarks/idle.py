@@ -33,7 +33,9 @@ async def main() -> None:
             await reader.readline()
             peers.append(writer)
         grown = server.rss() - before
-        print(f"{a.connections} idle connections: {grown / a.connections / 1024:.1f} KiB each ({before >> 20} MiB before)")
+        print(
+            f"{a.connections} idle connections: {grown / a.connections / 1024:.1f} KiB each ({before >> 20} MiB before)"
+        )
 
 
 if __name__ == "__main__":

@@ -32,6 +32,10 @@ def session_id(number: int) -> str:
     return f"session_{number}_1735567800_{number:039d}"
 
 
+def client_id(number: int) -> str:
+    return f"c{(number - 1) // 5}"
+
+
 async def fill(path: Path, count: int) -> None:
     """A database of `count` live sessions, five for each client, each with a small state."""
     now = time.time_ns() // 1_000_000
@@ -41,7 +45,7 @@ async def fill(path: Path, count: int) -> None:
     await store.commit(1, [], Totals(count, (count + 4) // 5, count))
     for first in range(1, count + 1, 256):
         numbers = range(first, min(first + 256, count + 1))
-        rows = [Session(n, session_id(n), f"c{(n - 1) // 5}", now, now, now, 86_400, session_state=text) for n in numbers]
+        rows = [Session(n, session_id(n), client_id(n), now, now, now, 86_400, session_state=text) for n in numbers]
         await store.snapshot(1, rows)
         await store.forget(1)
     await store.close(clean=True)

@@ -21,6 +21,7 @@ from tests.protocol.lines import GOOD, SEED, code_of, decode, line_of, refused, 
 
 # -- good requests
 
+
 @pytest.mark.parametrize("line", SEED, ids=lambda line: line[8:16].decode())
 def test_the_requests_of_the_contract(line: bytes) -> None:
     message = json.loads(line)
