@@ -168,17 +168,24 @@ class Dialogue:
         todo = iter(items)
         for item in islice(todo, TURN):
             try:
-                decided = self._decide(item, now)
+                if type(item) is bytes:
+                    decided = engine.decide(decode_request(item, engine.limits), self._caller, now)
+                    decided.weight += ITEM_WEIGHT + len(item)  # what waits keeps its line alive: the id is a view of it
+                elif is_request(item):
+                    decided = engine.decide(item, self._caller, now)
+                    decided.weight += ITEM_WEIGHT
+                else:
+                    decided = Decided(self._answer(item, now), None, 0, False, ITEM_WEIGHT)
+            except Malformed as malformed:
+                if cast(bytes, item).isspace():
+                    continue  # a blank line
+                decided = Decided(self._answer(malformed, now), None, 0, False, ITEM_WEIGHT)
             except NotResident as missing:
                 self._leave(item, todo)
                 self._blocked = True
                 engine.want_load(missing, self)
                 self._look_ahead()
                 break
-            if decided is None:
-                continue
-            # What waits keeps its line alive too: the id is a view of it.
-            decided.weight += ITEM_WEIGHT + len(item) if type(item) is bytes else ITEM_WEIGHT
             self._keep(decided)
             if self._held > HELD_LIMIT:
                 self._flush()
@@ -191,19 +198,6 @@ class Dialogue:
                 self._blocked = True
                 self._later(self.resume)
         self._flush()
-
-    def _decide(self, item: Item, now: Moment) -> Decided | None:
-        """Decide one item; None if it is nothing (a blank line)."""
-        engine = self._engine
-        if type(item) is bytes:
-            try:
-                request = decode_request(item, engine.limits)
-            except Malformed as malformed:
-                return None if item.isspace() else Decided(self._answer(malformed, now), None, 0)
-            return engine.decide(request, self._caller, now)
-        if is_request(item):
-            return engine.decide(item, self._caller, now)
-        return Decided(self._answer(item, now), None, 0)
 
     def _answer(self, item: Item, now: Moment) -> Reply:
         """The reply to something that needs no decision."""

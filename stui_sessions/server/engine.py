@@ -88,20 +88,29 @@ class Engine:
         except NotResident:
             raise
         except Exception as error:
+            self._take_back(noted)
             self.on_fault(command.name, error)
             fault = Refusal("internal_error", "a fault in the server; the request was not carried out")
             return Decided(self.refuse(request.id, fault, now), request, self.book.newest)
         reply = Success(request.id, "success", result, now.text)
         wrote = False
         if len(changes) > noted:
-            self.want_commit()
+            if not noted:  # the first change for the next commit; the others go with it
+                self.want_commit()
             wrote = command.writes
         if not command.names_session:
             return Decided(reply, request, self.book.newest if command.tells_state else 0, wrote)
         # Waits for the last change of this session alone, not for its neighbours'.
-        resident = self.book.residents.sessions[request.parameters.session_id]
-        weight = resident.size if command.returns_state else 0
-        return Decided(reply, request, resident.written, wrote, weight)
+        resident = self.book.named
+        assert resident is not None
+        return Decided(reply, request, resident.written, wrote, resident.size if command.returns_state else 0)
+
+    def _take_back(self, noted: int) -> None:
+        """Undo what a decision had changed when it failed; replies must not wait for it."""
+        changes = self.book.changes
+        self.manager.undo(changes[noted:])
+        del changes[noted:]
+        self.book.newest = self.book.batch if changes else self.book.batch - 1
 
     def refuse(self, id: Any, refusal: Refusal, now: Moment) -> Failure:
         return failure(id, refusal, now.text)

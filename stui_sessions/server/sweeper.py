@@ -88,6 +88,8 @@ class Sweeper:
             self._writer.wake()
             await self._engine.until_committed()
         self._loader.trim()
+        if book.residents.bytes > self._loader.resident_limit:
+            await self._writer.snapshot_all()  # what was swept stays in memory until it is written
 
 
 def _steps(due: list[Due]) -> list[list[Due]]:

@@ -118,8 +118,7 @@ class Writer:
         number, totals = book.batch, book.copy_totals()
         changes = book.take_changes()
         try:
-            if self.damage:
-                raise self.damage
+            self._refuse_damaged()
             size = await self._store.commit(number, [c.record for c in changes], totals)
         except StorageError as error:
             self._note_failure(error)
@@ -136,6 +135,10 @@ class Writer:
         number = self._engine.book.batch
         changes = self._engine.book.take_changes()
         self._engine.on_commit_failed(number, changes, _refusal(error))
+
+    def _refuse_damaged(self) -> None:
+        if self.damage:  # a new exception: one raised again and again would keep all the frames it passed
+            raise StorageDamaged(str(self.damage))
 
     def _note_failure(self, error: StorageError) -> None:
         if isinstance(error, StorageDamaged):
@@ -168,8 +171,7 @@ class Writer:
         round = self._round
         assert round is not None
         try:
-            if self.damage:  # found since the round began
-                raise self.damage
+            self._refuse_damaged()  # it may have been found since the round began
             more = await round.step(self._store)
         except StorageError as error:
             self._note_failure(error)

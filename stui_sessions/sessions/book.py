@@ -42,6 +42,8 @@ class SessionBook:
         """The number of the commit that will hold the changes made now."""
         self.newest = sequence
         """The commit that covers everything decided so far; activity alone does not count."""
+        self.named: Resident | None = None
+        """The session that was looked up last."""
         self.changes: list[Change] = []
         """Changes of that commit."""
         self.dirty: dict[str, Resident] = {}
@@ -57,6 +59,7 @@ class SessionBook:
         if resident is None:
             raise NotResident(sessions=(session_id,))
         sessions.move_to_end(session_id)
+        self.named = resident
         return resident
 
     def client(self, client_id: str) -> ClientEntry:
@@ -126,9 +129,10 @@ class SessionBook:
         """State changed by `growth` bytes.  The hot path: no totals, no client."""
         self._note(record, resident)
         resident.session = after
-        resident.size += growth
         resident.recorded_at = record.at
-        self.residents.bytes += growth
+        if growth:
+            resident.size += growth
+            self.residents.bytes += growth
 
     def end(self, resident: Resident, record: Record, after: Session, entry: ClientEntry) -> None:
         """The session expired or was closed."""

@@ -46,6 +46,7 @@ from stui_sessions.sessions.model import (
     ended,
     updated,
     used,
+    with_state,
 )
 from stui_sessions.sessions.residents import ClientEntry, Resident
 from stui_sessions.sessions.timing import Expiry, Moment, format_instant, slack_ms
@@ -124,29 +125,21 @@ class SessionManager:
         if alone and p.state_data is UNSET:  # wrong whatever the session is, so told before it is looked for
             raise missing("update_session_state", "state_data")
         resident, s = self._usable(p.session_id, now.wall)
-        replace = p.mode == "replace"
-        state, keys = _next_state(resident, s.session_state, p.state_data, replace)
-        if alone:
+        state, keys = _next_state(resident, s.session_state, p.state_data, p.mode == "replace")
+        if alone:  # nearly always so, and then it can be done in fewer steps
             assert state is not None
             record = Updated(s.number, s.revision + 1, now.wall, state, None, None, None)
+            after = with_state(s, state, now.wall)
             growth = len(state) - len(s.session_state)
         else:
-            context = _next(s.workspace_context, p.workspace_context, replace)
-            inspector = _next(s.inspector_state, p.inspector_state, replace)
-            registry = _next(s.object_registry, p.object_registry, replace)
-            record = Updated(s.number, s.revision + 1, now.wall, state, context, inspector, registry)
-            growth = (
-                _growth(s.session_state, state)
-                + _growth(s.workspace_context, context)
-                + _growth(s.inspector_state, inspector)
-                + _growth(s.object_registry, registry)
-            )
+            record = _update_of(s, state, p, now.wall)
+            after = updated(s, record)
+            growth = after.state_bytes - resident.size
         if resident.size + growth > self.rules.max_state_bytes:
             self._check_size(resident.size + growth)
-        after = updated(s, record)
         self.book.update(resident, record, after, growth)
         resident.keys = keys
-        return UpdateResult(s.session_id, now.text, Raw(after.session_state), True, after.revision)
+        return UpdateResult(p.session_id, now.text, Raw(after.session_state), True, record.revision)
 
     def close_session(self, caller: Caller, p: SessionParams, now: Moment) -> CloseResult:
         resident, s = self._known(p.session_id)
@@ -235,9 +228,16 @@ class SessionManager:
 
     def _usable(self, session_id: str, now: int) -> tuple[Resident, Session]:
         """A live session."""
-        resident, s = self._known(session_id)
-        if s.status == LIVE and now < self.expiry.expires_at(s):
+        resident = self.book.resident(session_id)
+        s = resident.session
+        # Most were used just now: the slack of `expires_at` matters only near the end.
+        if (
+            s is not None
+            and s.status == LIVE
+            and (now < s.active_at + s.timeout * 1000 or now < self.expiry.expires_at(s))
+        ):
             return resident, s
+        _, s = self._known(session_id)
         if s.status == CLOSED:
             raise Refusal("session_closed", f"the session {quote(session_id)} was closed; create a new one")
         raise Refusal("session_expired", f"the session {quote(session_id)} has expired; create a new one")
@@ -324,5 +324,15 @@ def _next(current: bytes, patch: StateArgument, replace: bool) -> bytes | None:
     return text if replace else merge(current, text)
 
 
-def _growth(before: bytes, after: bytes | None) -> int:
-    return 0 if after is None else len(after) - len(before)
+def _update_of(s: Session, state: bytes | None, p: UpdateParams, now: int) -> Updated:
+    """The record of an update that names more than `state_data`."""
+    replace = p.mode == "replace"
+    return Updated(
+        s.number,
+        s.revision + 1,
+        now,
+        state,
+        _next(s.workspace_context, p.workspace_context, replace),
+        _next(s.inspector_state, p.inspector_state, replace),
+        _next(s.object_registry, p.object_registry, replace),
+    )

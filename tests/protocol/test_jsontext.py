@@ -317,8 +317,8 @@ def test_any_tokens_are_accepted_or_refused_and_nothing_else(tokens: list[bytes]
 @pytest.mark.parametrize(
     "text",
     [
-        b"[" + b",".join([b"1" * 308] * 3000) + b"]",
-        b"[" + b",".join([b"[" * 120 + b"]" * 120] * 4000) + b"]",
+        b"[" + b",".join([b"1" * 308] * 40_000) + b"]",
+        b"[" + b",".join([b"[" * 120 + b"]" * 120] * 12_000) + b"]",
         b"[" + b",".join([b"[]"] * 300_000) + b"]",
         b'["' + b'\\"' * 500_000 + b'"]',
         b'["' + b":" * 1_000_000 + b'"]',
@@ -326,8 +326,8 @@ def test_any_tokens_are_accepted_or_refused_and_nothing_else(tokens: list[bytes]
     ],
     ids=["308 digits", "deep groups", "wide", "escapes", "colons", "keys"],
 )
-def test_no_text_of_a_megabyte_takes_long(text: bytes) -> None:
-    """Generous: each takes 5 to 150 ms; what is not linear took seconds."""
+def test_no_text_takes_long(text: bytes) -> None:
+    """Generous: each takes 20 to 400 ms; what is not linear took seconds."""
     began = perf_counter()
     code_of(text)
     assert perf_counter() - began < 2

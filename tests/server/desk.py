@@ -14,7 +14,7 @@ from stui_sessions.sessions.book import Change, NotResident, SessionBook
 from stui_sessions.sessions.caller import ANYONE_LOCAL
 from stui_sessions.sessions.limits import ClientLists, CreationRate
 from stui_sessions.sessions.manager import Rules, SessionManager
-from stui_sessions.sessions.model import LIVE, Removed, Session, Totals, apply
+from stui_sessions.sessions.model import LIVE, Removed, Session, Totals, Updated, apply
 from stui_sessions.sessions.timing import Expiry, Moment, format_instant
 
 START = 1_756_549_800_000
@@ -94,7 +94,11 @@ class Desk:
         (number, changes), self.in_flight = self.in_flight, None
         for change in changes:
             session_id = change.resident.session_id
-            after = apply(self.committed.get(session_id), change.record)
+            before = self.committed.get(session_id)
+            if isinstance(change.record, Updated):
+                assert before is not None
+                assert change.record.revision == before.revision + 1
+            after = apply(before, change.record)
             if after is None:
                 self.committed.pop(session_id)
             else:

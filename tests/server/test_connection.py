@@ -144,6 +144,20 @@ async def test_end_of_file_answers_what_is_owed_and_closes(desk: Desk, peers: Pe
     assert not peers.all
 
 
+async def test_end_of_file_while_a_commit_runs_closes_after_the_reply(desk: Desk, peers: Peers) -> None:
+    warm_up, line = Line(peers), Line(peers)
+    await warm_up.say(request(1, "get_session_info", session_id="big") + b"\n")
+    desk.load()
+    await line.say(request(1, "update_session_state", session_id="big", mode="replace", state_data={}) + b"\n")
+    line.connection.eof_received()
+    await settle()
+    assert not line.transport.closing
+    desk.commit()
+    await settle()
+    assert line.codes == ["ok"]
+    assert line.transport.closing
+
+
 async def test_end_of_file_after_nothing_closes(peers: Peers) -> None:
     line = Line(peers)
     line.connection.eof_received()
@@ -269,7 +283,10 @@ async def test_an_unfinished_line_gives_way_when_memory_is_short(peers: Peers) -
     await small.say(b"x" * (FAIR_SHARE - 1))
     assert small.codes == []
     large = Line(peers)
-    await large.say(b"x" * (FAIR_SHARE + 1))
+    others = peers.buffered
+    large.connection.data_received(b"x" * (FAIR_SHARE + 1))
+    assert peers.buffered == others  # at once: the next one must not be refused for what is free again
+    await settle()
     assert large.codes == ["overloaded"]
     assert large.connection._framer.buffered == 0
     await large.say(b"the rest\n" + PING)

@@ -74,6 +74,22 @@ def test_a_fault_in_one_decision_is_answered_and_told(desk: Desk, peer: Peer, mo
     assert isinstance(error, ZeroDivisionError)
 
 
+def test_a_fault_undoes_what_the_decision_had_changed(desk: Desk, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    update = desk.engine._handlers["update_session_state"]
+
+    def broken(*arguments: Any) -> None:
+        update(*arguments)
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(desk.engine._handlers, "update_session_state", broken)
+    peer.ask(1, "update_session_state", session_id="s1", state_data={"a": 1})
+    peer.ask(2, "restore_session", session_id="s1")
+    assert peer.codes == ["internal_error", "ok"]
+    assert peer.replies[1]["result"]["session_state"] == {}
+    desk.settle()
+    assert desk.committed["s1"].revision == 1
+
+
 # -- waiting for commits
 
 
@@ -237,6 +253,19 @@ def test_writes_decided_on_top_of_a_failed_commit_are_decided_again(desk: Desk, 
     assert peer.replies[1]["result"]["session_state"] == {"b": 2}
     assert peer.replies[1]["result"]["revision"] == 2
     assert desk.committed["s1"].session_state == b'{"b":2}'
+
+
+def test_changes_of_other_sessions_on_top_of_a_failed_commit_are_undone_too(desk: Desk, peer: Peer) -> None:
+    peer.ask(0, "get_session_info", session_id="s2")
+    desk.settle()
+    peer.ask(1, "update_session_state", session_id="s1", state_data={"a": 1})
+    desk.begin()
+    other = Peer(desk)
+    other.ask(1, "update_session_state", session_id="s2", state_data={"b": 2})
+    desk.fail()
+    desk.commit()
+    assert other.codes == ["ok"]
+    assert other.replies[0]["result"]["revision"] == 2
 
 
 def test_a_refusal_that_rested_on_a_failed_commit_is_decided_again(desk: Desk, peer: Peer) -> None:
@@ -546,6 +575,7 @@ def test_whatever_waits_for_a_commit_is_bounded(big: Desk, line: bytes) -> None:
 def test_what_was_decided_for_a_peer_that_went_stays_decided(desk: Desk, peer: Peer) -> None:
     peer.ask(1, "update_session_state", session_id="s1", state_data={"a": 1})
     peer.dialogue.abandon()
+    assert not desk.engine._waiting  # nobody keeps it alive
     desk.commit()
     assert peer.replies == []
     assert desk.committed["s1"].session_state == b'{"a":1}'

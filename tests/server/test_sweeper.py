@@ -9,6 +9,7 @@ from stui_sessions.server import sweeper as sweeper_module
 from stui_sessions.server.sweeper import _steps
 from stui_sessions.sessions.manager import Rules
 from stui_sessions.sessions.model import CLOSED, EXPIRED, LIVE, Ended, Removed
+from stui_sessions.sessions.residents import SESSION_COST
 from stui_sessions.storage.base import Due
 from tests.server.room import UNAVAILABLE, FaultyStore, Room, a_room, settle
 
@@ -92,9 +93,9 @@ async def test_memory_stays_bounded_while_sweeping(monkeypatch: pytest.MonkeyPat
         sweep = asyncio.create_task(room.sweeper.sweep())
         while not sweep.done():
             await asyncio.sleep(0)
-            highest = max(highest, len(room.book.residents.sessions) - len(room.book.dirty))
+            highest = max(highest, room.book.residents.bytes)
         assert await sweep == 100
-        assert highest <= 40
+        assert highest <= 20_000 + 10 * (SESSION_COST + 200) + 15_000  # the limit, a step, the client's entry
 
 
 async def test_peers_are_served_between_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +109,7 @@ async def test_peers_are_served_between_the_steps(monkeypatch: pytest.MonkeyPatc
         await settle()
         assert (await room.ask("restore_session", session_id=session_id))["session_id"] == session_id
         assert not sweep.done()
+        assert len(room.store.dues.calls) == 1  # it does not run ahead of the disk
         room.store.commits.open.set()
         assert await sweep == 5
 
@@ -210,3 +212,4 @@ def test_steps_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
         [10, 90],
         [1],
     ]
+    assert [[d.size for d in step] for step in _steps([due(500), due(1)])] == [[500], [1]]

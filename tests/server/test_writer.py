@@ -8,7 +8,7 @@ import pytest
 from stui_sessions.errors import StorageDamaged
 from stui_sessions.server import writer as writer_module
 from stui_sessions.server.writer import RETRY_SECONDS, JournalRules
-from stui_sessions.sessions.model import Created, Removed, Session, Updated
+from stui_sessions.sessions.model import LIVE, Created, Removed, Session, Updated
 from tests.server.room import UNAVAILABLE, FaultyStore, Room, a_room, settle
 
 
@@ -182,25 +182,30 @@ async def test_there_is_no_round_before_its_time() -> None:
         assert room.store.snapshots.calls == []
 
 
-async def test_only_committed_forms_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_committed_forms_are_written() -> None:
     """A change that is decided and not committed must not be in a snapshot: its commit may fail."""
-    monkeypatch.setattr(writer_module, "PIECE_ROWS", 1)
     async with a_room() as room:
-        ids = await create(room, 2)
+        ids = await create(room, 3)
+        room.store.commits.close()
+        first, second = room.peer(), room.peer()
+        first.ask(1, "update_session_state", session_id=ids[0], state_data={"a": 1})
+        await settle()
+        second.ask(1, "update_session_state", session_id=ids[1], state_data={"b": 1})
+        second.ask(2, "close_session", session_id=ids[2])
+        second.ask(3, "create_session", client_id="me")
         room.store.snapshots.close()
-        await room.tick()  # writes the first session
-        peer = room.peer()
-        peer.ask(1, "update_session_state", session_id=ids[1], state_data={"a": 1})
-        peer.ask(2, "close_session", session_id=ids[0])
-        peer.ask(3, "create_session", client_id="me")
+        room.store.commits.open.set()
+        await room.tick()  # the first change is on disk, and a piece of a snapshot on its way
+        assert first.codes == ["ok"]
+        assert len(room.store.snapshots.calls) == 1
         room.store.refuse(UNAVAILABLE, room.store.commits)
         room.store.snapshots.open.set()
         await settle()
-        assert peer.codes == ["storage_unavailable"] * 3
-        await room.tick()
+        assert second.codes == ["storage_unavailable"] * 3
         assert sorted(room.store.stored) == ids
-        assert {s.session_state for s in room.store.stored.values()} == {b"{}"}
-        assert {s.revision for s in room.store.stored.values()} == {1}
+        states = [room.store.stored[i].session_state for i in ids]
+        assert states == [b'{"a":1}', b"{}", b"{}"]
+        assert {room.store.stored[i].status for i in ids} == {LIVE}
 
 
 async def test_commits_go_on_between_the_pieces_of_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,6 +224,7 @@ async def test_commits_go_on_between_the_pieces_of_a_round(monkeypatch: pytest.M
         # Its journal entry is younger than the round: it stays.
         assert room.store.forgets.calls == [5]
         assert room.store.journaled == [6]
+        assert room.writer.journal_bytes > 0
 
 
 class _Noting(list[Any]):
@@ -232,14 +238,14 @@ class _Noting(list[Any]):
 
 
 async def test_pieces_are_bounded_in_rows_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer_module, "PIECE_ROWS", 3)
+    monkeypatch.setattr(writer_module, "PIECE_ROWS", 4)
     monkeypatch.setattr(writer_module, "PIECE_BYTES", 1000)
     async with a_room() as room:
         await create(room, 4)
         await create(room, 3, session_state={"a": "x" * 600})
         await room.tick()
         pieces = [[s.number for s in sessions] for _, sessions in room.store.snapshots.calls]
-        assert pieces == [[1, 2, 3], [4, 5, 6], [7]]
+        assert pieces == [[1, 2, 3, 4], [5, 6], [7]]
 
 
 async def test_what_is_removed_is_deleted_and_what_never_was_is_not_written() -> None:
@@ -370,6 +376,8 @@ async def test_waiting_for_snapshots_waits_for_all_that_is_committed() -> None:
         assert len(room.store.stored) == 2
         await room.writer.snapshot_all()  # nothing to wait for
         assert len(room.store.snapshots.calls) == 1
+        await create(room)
+        assert len(room.store.snapshots.calls) == 1  # asked for once, written once
 
 
 async def test_waiting_for_snapshots_during_a_round_waits_for_the_next_one() -> None:
@@ -388,6 +396,20 @@ async def test_waiting_for_snapshots_during_a_round_waits_for_the_next_one() -> 
         await asyncio.gather(*waiting)
         assert room.store.stored[session_id].session_state == b'{"a":1}'
         assert not room.book.dirty
+
+
+async def test_asking_for_snapshots_brings_one_round_and_no_more() -> None:
+    async with a_room() as room:
+        (session_id,) = await create(room)
+        room.store.snapshots.close()
+        waiting = asyncio.create_task(room.writer.snapshot_all())
+        await settle()
+        room.peer().ask(1, "update_session_state", session_id=session_id, state_data={"a": 1})
+        room.store.snapshots.open.set()
+        await waiting
+        await settle()
+        assert room.book.dirty
+        assert len(room.store.snapshots.calls) == 1
 
 
 async def test_waiting_for_snapshots_ends_when_they_fail() -> None:

@@ -20,6 +20,7 @@ from stui_sessions.sessions.model import (
     Removed,
     Session,
     Totals,
+    Updated,
     apply,
     used,
 )
@@ -153,7 +154,11 @@ class BookMachine(RuleBasedStateMachine):
         self.journal.append((self.book.batch - 1, records))
         for change in self.committing:
             session_id = change.resident.session_id
-            after = apply(self.committed.get(session_id), change.record)
+            before = self.committed.get(session_id)
+            if isinstance(change.record, Updated):
+                assert before is not None
+                assert change.record.revision == before.revision + 1
+            after = apply(before, change.record)
             if after is None:
                 self.committed.pop(session_id)
             else:

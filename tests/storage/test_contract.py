@@ -331,6 +331,20 @@ async def test_a_large_journal_is_forgotten_in_pieces(maker: Maker) -> None:
     assert recovered.pending_bytes < 900_000
 
 
+async def test_the_journal_of_an_earlier_process_is_forgotten_too(maker: Maker) -> None:
+    store = await opened(maker)
+    state = b'{"text": "' + b"x" * 400_000 + b'"}'
+    sizes = [await store.commit(1, [Created(session(1))], NONE)]
+    for number in range(2, 21):
+        sizes.append(await store.commit(number, [Updated(1, number, T0, state, None, None, None)], NONE))
+    store, recovered = await reopened(maker, store)
+    assert recovered.pending_bytes == sum(sizes)
+    await store.snapshot(20, recovered.pending)
+    await forget(store, 20)
+    _, recovered = await reopened(maker, store)
+    assert recovered.pending_bytes == sizes[-1]
+
+
 async def test_a_snapshot_before_its_entries_are_forgotten(maker: Maker) -> None:
     """Killed between the two: what the snapshot has is not pending, what came later is."""
     store = await opened(maker)

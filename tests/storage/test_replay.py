@@ -61,9 +61,10 @@ def test_only_what_is_needed_is_wanted() -> None:
 
 
 CHANGES: list[Record] = [
-    update(1, 1, b"{1}", b"{2}"),
+    update(1, 1, b"{1}", b"{2}", b"{0}", b"{0}"),
     Used(1, T0 + 2),
     update(1, 3, None, b"{3}", b"{4}"),
+    update(1, 3),
     Used(1, T0 + 4),
     update(1, 5, b"{5}", None, None, b"{6}"),
     Used(1, T0 + 6),

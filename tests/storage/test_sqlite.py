@@ -161,6 +161,7 @@ async def test_the_write_ahead_log_stays_small(sqlite: SqliteMaker) -> None:
     for number in range(1, 61):
         await store.commit(number, [Updated(1, number, T0, state, None, None, None)], NONE)
     assert log_size(store) < CHECKPOINT_AFTER + 3_000_000
+    assert store._writer._unmerged < CHECKPOINT_AFTER
     await store.commit(61, [Updated(1, 1, T0, b"x" * 40_000_000, None, None, None)], NONE)
     assert log_size(store) > 40_000_000
     for number in range(62, 64):
@@ -187,6 +188,9 @@ async def test_a_reader_in_the_way_of_a_checkpoint(sqlite: SqliteMaker) -> None:
         other.execute("SELECT * FROM journal").fetchall()
         for number in range(1, 5):
             await store.commit(number, [Updated(1, 1, T0, b"x" * CHECKPOINT_AFTER, None, None, None)], NONE)
+            assert store._writer._checkpointing
+            await store._writer._checkpointing
+    assert log_size(store) > WAL_KEEP
     await store.forget(0)
     await store.commit(5, [], NONE)
     assert log_size(store) <= WAL_KEEP
@@ -239,16 +243,18 @@ async def test_a_damaged_row_with_journaled_changes_stays_as_it_is(sqlite: Sqlit
     assert (await store.load([session(2).session_id]))[session(2).session_id].damaged
 
 
+def damage_middle_page(path: Path) -> None:
+    """Of the table: the row of session 30, or the one before or after, is on it."""
+    data = bytearray(path.read_bytes())
+    page = data.index(session(30).session_id.encode() + b"client0") // 4096 * 4096
+    data[page : page + 100] = b"\x55" * 100
+    path.write_bytes(data)
+
+
 async def test_a_damaged_page_is_lost_alone(sqlite: SqliteMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite refuses the page; who is on it is found by asking one by one."""
     await with_sessions(sqlite, 60, session_state=b"x" * 1500)
-    path = sqlite.directory / "s.db"
-    with closing(sqlite3.connect(path)) as connection:
-        leaf = connection.execute("SELECT pageno FROM dbstat WHERE name = 'sessions' AND pagetype = 'leaf'").fetchall()
-    data = bytearray(path.read_bytes())
-    start = (leaf[len(leaf) // 2][0] - 1) * 4096
-    data[start : start + 100] = b"\x55" * 100
-    path.write_bytes(data)
+    damage_middle_page(sqlite.directory / "s.db")
     monkeypatch.setattr(schema, "QUICK_CHECK_LIMIT", 0)
     store = await opened(sqlite)
     ids = [session(n).session_id for n in range(1, 61)]
@@ -260,6 +266,21 @@ async def test_a_damaged_page_is_lost_alone(sqlite: SqliteMaker, monkeypatch: py
     assert not any(i in repr(sqlite.log.events) for i in ids)
     with pytest.raises(StorageDamaged):
         await store.check()
+
+
+async def test_damage_found_by_writing_stops_the_writing(sqlite: SqliteMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    await with_sessions(sqlite, 60, session_state=b"x" * 1500)
+    damage_middle_page(sqlite.directory / "s.db")
+    monkeypatch.setattr(schema, "QUICK_CHECK_LIMIT", 0)
+    store = await opened(sqlite)
+    await store.commit(2, [], NONE)
+    with pytest.raises(StorageDamaged):
+        await store.snapshot(2, [session(n) for n in range(1, 61)])
+    with pytest.raises(StorageDamaged):
+        await store.commit(3, [], NONE)
+    before = store.path.read_bytes()
+    await store.close(clean=True)
+    assert store.path.read_bytes() == before
 
 
 async def test_a_damaged_id_is_listed_and_not_found(sqlite: SqliteMaker) -> None:

@@ -61,6 +61,23 @@ async def filled(sqlite: SqliteMaker, path: Path, *, clean: bool = True) -> Path
     return (await sqlite.crashed(store)).path
 
 
+@contextmanager
+def plain_user() -> Iterator[Path]:
+    """A directory of a user for whom permissions count (for root they do not)."""
+    directory = Path(tempfile.mkdtemp())
+    root = os.geteuid() == 0
+    if root:
+        os.chown(directory, 65534, 65534)
+        os.seteuid(65534)
+    try:
+        yield directory
+    finally:
+        if root:
+            os.seteuid(0)
+        directory.chmod(0o700)
+        shutil.rmtree(directory)
+
+
 async def refused(sqlite: SqliteMaker, path: Path) -> str:
     store = sqlite.at(path)
     with pytest.raises(StartError) as caught:
@@ -92,14 +109,16 @@ async def test_directories_and_files_are_for_the_owner_alone(sqlite: SqliteMaker
     assert sorted(contents(path.parent)) == ["s.db"]  # one file, to be copied
 
 
-async def test_a_strict_umask_is_no_obstacle(sqlite: SqliteMaker, tmp_path: Path) -> None:
-    old = os.umask(0o777)
-    try:
-        store = sqlite.at(tmp_path / "s.db")
-        await store.open()
-    finally:
-        os.umask(old)
-    assert mode(tmp_path / "s.db") == 0o600
+async def test_a_strict_umask_is_no_obstacle(sqlite: SqliteMaker) -> None:
+    with plain_user() as directory:
+        old = os.umask(0o377)
+        try:
+            store = sqlite.at(directory / "s.db")
+            await store.open()
+            assert mode(directory / "s.db") == 0o600
+            await store.close(clean=True)
+        finally:
+            os.umask(old)
 
 
 async def test_loose_permissions_are_tightened(sqlite: SqliteMaker, tmp_path: Path) -> None:
@@ -195,6 +214,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "index dropped": (edit("DROP INDEX sessions_by_id"), "index sessions_by_id missing"),
     "page": (flip(4096, 300), "damaged"),
     "page size": (flip(16, 2), "damaged"),
+    "free pages": (flip(36, 4), "damaged"),
     "schema": (flip(100, 300), "damaged"),
     "half": (lambda path: os.truncate(path, path.stat().st_size // 8192 * 4096), "damaged"),
     "entry": (edit("UPDATE journal SET data = data || x'00' WHERE sequence = 2"), "entry 2 fails its checksum"),
@@ -271,23 +291,6 @@ async def test_damage_found_later_stops_the_writing(
 # Where we may not.
 
 
-@contextmanager
-def plain_user() -> Iterator[Path]:
-    """A directory of a user for whom permissions count (for root they do not)."""
-    directory = Path(tempfile.mkdtemp())
-    root = os.geteuid() == 0
-    if root:
-        os.chown(directory, 65534, 65534)
-        os.seteuid(65534)
-    try:
-        yield directory
-    finally:
-        if root:
-            os.seteuid(0)
-        directory.chmod(0o700)
-        shutil.rmtree(directory)
-
-
 async def test_a_directory_that_must_not_be_written(sqlite: SqliteMaker) -> None:
     with plain_user() as directory:
         directory.chmod(0o500)
@@ -302,6 +305,7 @@ async def test_a_file_that_must_not_be_used(sqlite: SqliteMaker, mode: int) -> N
         path = await filled(sqlite, directory / "s.db")
         path.chmod(mode)
         assert "no permission" in await refused(sqlite, path)
+        assert "s.db.lock" in names(directory)  # it was there before
         path.chmod(0o600)
         store = sqlite.at(path)
         assert (await store.open()).sequence == 3
