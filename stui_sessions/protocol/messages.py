@@ -127,45 +127,34 @@ def decode_request(line: bytes, limits: WireLimits) -> Request:
     """
     try:
         request: Request = _decode_line(line)
-        command = request.command
-        keys = command.line_keys if request.parameters is not UNSET else 2
-        if command.main_state is not None:
-            keys += _take_main_state(command.main_state, request.parameters, limits)
+        command, parameters = request.command, request.parameters
+        keys = command.line_keys if parameters is not UNSET else 2
+        if command.main_state is not None and (text := getattr(parameters, command.main_state)) is not UNSET:
+            value = decode_any(text)
+            if type(value) is dict:
+                state = StateText(bytes(text), tuple(value))
+                setattr(parameters, command.main_state, state)
+                # A short text is neither too deep nor has it room for a huge integer.
+                keys += 1 + (len(value) if len(state.text) <= limits.short_text else _colons(state.text, value, limits))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(line, limits.max_depth, error) from None
     except Refusal as refusal:
         raise Malformed(readable_id(line, refusal), refusal) from None
-    if line.count(b":") != keys or not line.isascii() or not _is_plain_id(line, request):
+    if line.count(b":") != keys or not line.isascii() or not (line.startswith(_STRING_ID) or _is_plain_id(request)):
         _check_thoroughly(line, request, limits.max_depth)
     return request
 
 
-def _is_plain_id(line: bytes, request: Request) -> bool:
+def _is_plain_id(request: Request) -> bool:
     """The id is a string, or a number short enough to be in range; False proves nothing."""
-    if line.startswith(_STRING_ID):
-        return True
     id = bytes(request.id)
     return id.startswith(b'"') or (id.isdigit() and len(id) < SHORT_DIGITS)
 
 
-def _take_main_state(name: str, params: Any, limits: WireLimits) -> int:
-    """Put the state object in its checked form; returns the colons it adds to a plain line.
-
-    A short text is neither too deep nor has it room for a huge integer, so only
-    its keys are in question; a longer one is checked here.
-    """
-    text = getattr(params, name)
-    if text is UNSET:
-        return 0
-    value = decode_any(text)
-    if type(value) is not dict:
-        return -1
-    checked = bytes(text)
-    setattr(params, name, StateText(checked, tuple(value)))
-    if len(checked) <= limits.short_text:
-        return 1 + len(value)
-    check_value(checked, value, limits.max_depth, _STATE_LEVEL)
-    return 1 + checked.count(b":")
+def _colons(text: bytes, value: dict[str, Any], limits: WireLimits) -> int:
+    """The colons in the text of a state object, once it is checked; raises Refusal."""
+    check_value(text, value, limits.max_depth, _STATE_LEVEL)
+    return text.count(b":")
 
 
 def _check_thoroughly(line: bytes, request: Request, max_depth: int) -> None:

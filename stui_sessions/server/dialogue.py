@@ -163,33 +163,37 @@ class Dialogue:
     # -- the inside
 
     def _run(self, items: Iterable[Item]) -> None:
-        engine = self._engine
-        now = engine.clock()
+        engine, caller, waiting = self._engine, self._caller, self._waiting
+        limits, committed, now = engine.limits, engine.committed, engine.clock()
         todo = iter(items)
         for item in islice(todo, TURN):
             try:
                 if type(item) is bytes:
-                    decided = engine.decide(decode_request(item, engine.limits), self._caller, now)
-                    decided.weight += ITEM_WEIGHT + len(item)  # what waits keeps its line alive: the id is a view of it
-                elif is_request(item):
-                    decided = engine.decide(item, self._caller, now)
-                    decided.weight += ITEM_WEIGHT
+                    decided = engine.decide(decode_request(item, limits), caller, now)
+                    self._held += decided.weight + ITEM_WEIGHT + len(item)  # its id is a view of the whole line
                 else:
-                    decided = Decided(self._answer(item, now), None, 0, False, ITEM_WEIGHT)
+                    decided = self._decide_other(item, now)
+                    self._held += decided.weight + ITEM_WEIGHT
             except Malformed as malformed:
                 if cast(bytes, item).isspace():
                     continue  # a blank line
-                decided = Decided(self._answer(malformed, now), None, 0, False, ITEM_WEIGHT)
+                decided = Decided(self._answer(malformed, now), None, 0)
+                self._held += ITEM_WEIGHT
             except NotResident as missing:
-                self._leave(item, todo)
-                self._blocked = True
-                engine.want_load(missing, self)
-                self._look_ahead()
+                self._wait_for_load(missing, item, todo)
                 break
-            self._keep(decided)
+            if waiting:  # it waits behind another one, and commits are awaited in order
+                if decided.commit < waiting[-1].commit:
+                    decided.commit = waiting[-1].commit
+                waiting.append(decided)
+            elif decided.commit > committed:
+                waiting.append(decided)
+                engine.hold(self)
+            else:
+                self._ready.append(decided.reply)
             if self._held > HELD_LIMIT:
                 self._flush()
-                if self.paused or self._waiting:
+                if self.paused or waiting:
                     self._leave(None, todo)
                     break
         else:
@@ -199,6 +203,18 @@ class Dialogue:
                 self._later(self.resume)
         self._flush()
 
+    def _decide_other(self, item: Item, now: Moment) -> Decided:
+        """Decide what is no line: a request that was decoded before, or a reply as it stands."""
+        if is_request(item):
+            return self._engine.decide(item, self._caller, now)
+        return Decided(self._answer(item, now), None, 0)
+
+    def _wait_for_load(self, missing: NotResident, item: Item, rest: Iterable[Item]) -> None:
+        self._leave(item, rest)
+        self._blocked = True
+        self._engine.want_load(missing, self)
+        self._look_ahead()
+
     def _answer(self, item: Item, now: Moment) -> Reply:
         """The reply to something that needs no decision."""
         if isinstance(item, Malformed):
@@ -206,20 +222,6 @@ class Dialogue:
         if isinstance(item, Overflow):
             return self._engine.refuse(NULL_ID, self._engine.message_too_large(), now)
         return cast(Reply, item)
-
-    def _keep(self, decided: Decided) -> None:
-        """Put a reply where it waits: for the writing, or for its commit first."""
-        waiting = self._waiting
-        self._held += decided.weight
-        if waiting:
-            # Behind one that waits; and commits are awaited in order.
-            decided.commit = max(decided.commit, waiting[-1].commit)
-            waiting.append(decided)
-        elif decided.commit > self._engine.committed:
-            waiting.append(decided)
-            self._engine.hold(self)
-        else:
-            self._ready.append(decided.reply)
 
     def _flush(self) -> None:
         if self._ready:

@@ -127,7 +127,10 @@ class SessionBook:
 
     def update(self, resident: Resident, record: Updated, after: Session, growth: int) -> None:
         """State changed by `growth` bytes.  The hot path: no totals, no client."""
-        self._note(record, resident)
+        self.changes.append(Change(record, resident, resident.session, resident.written, resident.changed))
+        self.newest = resident.written = resident.changed = self.batch
+        if not resident.dirty:
+            self._mark(resident)
         resident.session = after
         resident.recorded_at = record.at
         if growth:

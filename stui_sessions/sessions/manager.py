@@ -7,7 +7,6 @@ NotResident (load that, then decide again).
 """
 
 from collections.abc import Callable
-from typing import cast
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
@@ -125,14 +124,13 @@ class SessionManager:
         if alone and p.state_data is UNSET:  # wrong whatever the session is, so told before it is looked for
             raise missing("update_session_state", "state_data")
         resident, s = self._usable(p.session_id, now.wall)
-        state, keys = _next_state(resident, s.session_state, p.state_data, p.mode == "replace")
         if alone:  # nearly always so, and then it can be done in fewer steps
-            assert state is not None
+            state, keys = _next_state(resident, s.session_state, _checked(p.state_data), p.mode)
             record = Updated(s.number, s.revision + 1, now.wall, state, None, None, None)
             after = with_state(s, state, now.wall)
             growth = len(state) - len(s.session_state)
         else:
-            record = _update_of(s, state, p, now.wall)
+            record, keys = _update_of(resident, s, p, now.wall)
             after = updated(s, record)
             growth = after.state_bytes - resident.size
         if resident.size + growth > self.rules.max_state_bytes:
@@ -231,16 +229,15 @@ class SessionManager:
         resident = self.book.resident(session_id)
         s = resident.session
         # Most were used just now: the slack of `expires_at` matters only near the end.
-        if (
-            s is not None
-            and s.status == LIVE
-            and (now < s.active_at + s.timeout * 1000 or now < self.expiry.expires_at(s))
-        ):
-            return resident, s
+        if s is None or s.status or (now >= s.active_at + s.timeout * 1000 and now >= self.expiry.expires_at(s)):
+            raise self._unusable(session_id)
+        return resident, s
+
+    def _unusable(self, session_id: str) -> Refusal:
         _, s = self._known(session_id)
         if s.status == CLOSED:
-            raise Refusal("session_closed", f"the session {quote(session_id)} was closed; create a new one")
-        raise Refusal("session_expired", f"the session {quote(session_id)} has expired; create a new one")
+            return Refusal("session_closed", f"the session {quote(session_id)} was closed; create a new one")
+        return Refusal("session_expired", f"the session {quote(session_id)} has expired; create a new one")
 
     def _live_sessions(self, entry: ClientEntry, now: int) -> list[Session]:
         """A client's live sessions; a damaged one takes no place among them."""
@@ -293,46 +290,43 @@ class SessionManager:
 
 def _checked(o: StateArgument) -> StateText:
     """What decoding has made of a state object that was given."""
-    return cast(StateText, o)
+    return o  # type: ignore[return-value]
 
 
 def _texts(*objects: StateArgument) -> list[bytes]:
     return [EMPTY if o is UNSET else _checked(o).text for o in objects]
 
 
-def _next_state(
-    resident: Resident, current: bytes, patch: StateArgument, replace: bool
-) -> tuple[bytes | None, tuple[str, ...] | None]:
+def _next_state(resident: Resident, current: bytes, new: StateText, mode: str) -> tuple[bytes, tuple[str, ...] | None]:
     """`session_state` after an update, and its keys where they are known.
 
     A program mostly saves the keys that it saved before.  A patch that names just
     those is the whole new object, and need not be merged key by key.
     """
-    if patch is UNSET:
-        return None, resident.keys
-    new = _checked(patch)
-    if replace or new.keys == resident.keys or current == EMPTY:
+    if new.keys == resident.keys or mode == "replace" or current == EMPTY:
         return new.text, new.keys
     return merge(current, new.text), None
 
 
-def _next(current: bytes, patch: StateArgument, replace: bool) -> bytes | None:
+def _next(current: bytes, patch: StateArgument, mode: str) -> bytes | None:
     """The object after an update; None if the update does not name it."""
     if patch is UNSET:
         return None
     text = _checked(patch).text
-    return text if replace else merge(current, text)
+    return text if mode == "replace" else merge(current, text)
 
 
-def _update_of(s: Session, state: bytes | None, p: UpdateParams, now: int) -> Updated:
-    """The record of an update that names more than `state_data`."""
-    replace = p.mode == "replace"
+def _update_of(resident: Resident, s: Session, p: UpdateParams, now: int) -> tuple[Updated, tuple[str, ...] | None]:
+    """The record of an update that names more than `state_data`, and the keys of `session_state`."""
+    state, keys = None, resident.keys
+    if p.state_data is not UNSET:
+        state, keys = _next_state(resident, s.session_state, _checked(p.state_data), p.mode)
     return Updated(
         s.number,
         s.revision + 1,
         now,
         state,
-        _next(s.workspace_context, p.workspace_context, replace),
-        _next(s.inspector_state, p.inspector_state, replace),
-        _next(s.object_registry, p.object_registry, replace),
-    )
+        _next(s.workspace_context, p.workspace_context, p.mode),
+        _next(s.inspector_state, p.inspector_state, p.mode),
+        _next(s.object_registry, p.object_registry, p.mode),
+    ), keys
