@@ -6,8 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.support.server import ServerProcess
+
+# A machine that is busy for a moment is no failure; nor may a test depend on what an earlier run has found.
+settings.register_profile("steady", deadline=None, database=None)
+settings.load_profile("steady")
 
 StartServer = Callable[..., ServerProcess]
 

@@ -61,6 +61,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def clock() -> Moment:
+    """Now: read once for all requests that came together."""
     wall = time.time_ns() // 1_000_000
     return Moment(wall, time.monotonic(), format_instant(wall))
 

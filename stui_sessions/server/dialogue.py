@@ -18,7 +18,7 @@ from stui_sessions.sessions.book import NotResident
 from stui_sessions.sessions.caller import Caller
 from stui_sessions.sessions.timing import Moment
 
-TURN = 256
+TURN = 64
 """Requests decided for one peer before the others get their turn."""
 
 LOOK_AHEAD = 32
@@ -138,7 +138,8 @@ class Dialogue:
             self._engine.hold(self)
         if released:
             self._send(encode_lines([d.reply for d in released]))
-        self.proceed()
+        if self._backlog:
+            self.proceed()
 
     def redo(self, failed: int, refusal: Refusal) -> None:
         engine, now = self._engine, self._engine.clock()
@@ -201,7 +202,8 @@ class Dialogue:
             if self._backlog:
                 self._blocked = True
                 self._later(self.resume)
-        self._flush()
+        if self._ready:
+            self._flush()
 
     def _decide_other(self, item: Item, now: Moment) -> Decided:
         """Decide what is no line: a request that was decoded before, or a reply as it stands."""
@@ -231,10 +233,9 @@ class Dialogue:
             self._send(encode_lines(ready))
 
     def _leave(self, first: Item | None, rest: Iterable[Item]) -> None:
-        backlog = deque(rest)
-        if first is not None:
-            backlog.appendleft(first)
-        self._backlog = backlog or None
+        if first is None:
+            first = next(iter(rest), None)
+        self._backlog = None if first is None else deque((first, *rest))
 
     def _look_ahead(self) -> None:
         """Start the loads of requests that come next; they are decided in their turn."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from stui_sessions.errors import Refusal
+from stui_sessions.protocol.commands import COMMANDS
 from stui_sessions.protocol.messages import Failure, Reply, Request, Success, WireLimits, failure
 from stui_sessions.sessions.book import Change, NotResident
 from stui_sessions.sessions.caller import Caller
@@ -63,54 +64,42 @@ class Engine:
         self.on_fault: Callable[[str, BaseException], None] = lambda command, error: None
         self._waiting: dict[Waiter, None] = {}
         self._handlers: dict[str, Callable[[Caller, Any, Moment], Any]] = {
-            name: getattr(manager, name)
-            for name in (
-                "create_session",
-                "restore_session",
-                "update_session_state",
-                "close_session",
-                "get_session_info",
-                "list_client_sessions",
-                "get_session_statistics",
-                "ping",
-            )
+            name: getattr(manager, name) for name in COMMANDS
         }
 
     def decide(self, request: Request, caller: Caller, now: Moment) -> Decided:
         """Decide one request.  NotResident if something has to be loaded first."""
-        command = request.command
-        changes = self.book.changes
-        noted = len(changes)
+        command, book = request.command, self.book
+        noted = len(book.changes)
         try:
             result = self._handlers[command.name](caller, request.parameters, now)
-        except Refusal as refusal:
-            return Decided(self.refuse(request.id, refusal, now), request, self.book.newest)
         except NotResident:
             raise
+        except Refusal as refusal:
+            return Decided(self.refuse(request.id, refusal, now), request, book.newest)
         except Exception as error:
-            self._take_back(noted)
-            self.on_fault(command.name, error)
-            fault = Refusal("internal_error", "a fault in the server; the request was not carried out")
-            return Decided(self.refuse(request.id, fault, now), request, self.book.newest)
-        reply = Success(request.id, "success", result, now.text)
+            return Decided(self._fault(request, noted, error, now), request, book.newest)
         wrote = False
-        if len(changes) > noted:
+        if len(book.changes) > noted:
+            wrote = command.writes
             if not noted:  # the first change for the next commit; the others go with it
                 self.want_commit()
-            wrote = command.writes
+        reply = Success(request.id, "success", result, now.text)
         if not command.names_session:
-            return Decided(reply, request, self.book.newest if command.tells_state else 0, wrote)
+            return Decided(reply, request, book.newest if command.tells_state else 0, wrote)
         # Waits for the last change of this session alone, not for its neighbours'.
-        resident = self.book.named
+        resident = book.named
         assert resident is not None
         return Decided(reply, request, resident.written, wrote, resident.size if command.returns_state else 0)
 
-    def _take_back(self, noted: int) -> None:
-        """Undo what a decision had changed when it failed; replies must not wait for it."""
+    def _fault(self, request: Request, noted: int, error: Exception, now: Moment) -> Failure:
+        """A fault of ours: the request has changed nothing, and the log says more."""
         changes = self.book.changes
         self.manager.undo(changes[noted:])
         del changes[noted:]
-        self.book.newest = self.book.batch if changes else self.book.batch - 1
+        self.on_fault(request.command.name, error)
+        fault = Refusal("internal_error", "a fault in the server; the request was not carried out")
+        return self.refuse(request.id, fault, now)
 
     def refuse(self, id: Any, refusal: Refusal, now: Moment) -> Failure:
         return failure(id, refusal, now.text)

@@ -103,7 +103,7 @@ class SessionManager:
     def restore_session(self, caller: Caller, p: SessionParams, now: Moment) -> RestoreResult:
         resident, s = self._usable(p.session_id, now.wall)
         # Soft: no reply waits for it, so the result may tell it before it is on disk.
-        late = now.wall - resident.recorded_at >= slack_ms(s.timeout)
+        late = abs(now.wall - resident.recorded_at) >= slack_ms(s.timeout)  # abs: the clock may be set back
         self.book.use(resident, used(s, now.wall), record=late)
         return RestoreResult(
             s.session_id,

@@ -2,12 +2,13 @@
 
 import time
 from functools import lru_cache
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from stui_sessions.sessions.model import LIVE, Session
 
 
-class Moment(NamedTuple):
+class Moment(Struct, frozen=True, gc=False):
     """The time of a decision."""
 
     wall: int  # ms since the epoch: expiry means the wall clock
