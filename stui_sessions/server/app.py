@@ -7,8 +7,8 @@ import resource
 import secrets
 import signal
 import sys
-import time
 from collections.abc import Callable
+from time import monotonic, time_ns
 from typing import Any
 
 import structlog
@@ -27,7 +27,7 @@ from stui_sessions.sessions.book import SessionBook
 from stui_sessions.sessions.caller import ANYONE_LOCAL
 from stui_sessions.sessions.limits import ClientLists, CreationRate
 from stui_sessions.sessions.manager import Rules, SessionManager
-from stui_sessions.sessions.timing import Expiry, Moment, format_instant
+from stui_sessions.sessions.timing import Expiry, Moment, format_second
 from stui_sessions.storage.base import SessionStore
 from stui_sessions.storage.memory import MemoryStore
 from stui_sessions.storage.sqlite import SqliteStore
@@ -60,10 +60,24 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def clock() -> Moment:
-    """Now: read once for all requests that came together."""
-    wall = time.time_ns() // 1_000_000
-    return Moment(wall, time.monotonic(), format_instant(wall))
+class Clock:
+    """Tells the time; read once for all requests that came together."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = ""
+
+    def __call__(self) -> Moment:
+        wall = time_ns() // 1_000_000
+        second = wall // 1000
+        if second != self._second:
+            self._second, self._text = second, format_second(second)
+        return Moment(wall, monotonic(), self._text)
+
+
+def wall_clock() -> int:
+    """Milliseconds since the epoch."""
+    return time_ns() // 1_000_000
 
 
 def new_id(number: int, second: int) -> str:
@@ -107,13 +121,13 @@ class App:
         path = database_path(self.settings, os.environ)
         if path is None:
             return MemoryStore()
-        return SqliteStore(path, durability=self.settings.durability, clock=lambda: clock().wall, log=self._log)
+        return SqliteStore(path, durability=self.settings.durability, clock=wall_clock, log=self._log)
 
     async def _open(self, store: SessionStore) -> None:
         s, log = self.settings, self._log
         recovered = await store.open()
         self._store = store
-        now = clock().wall
+        now = wall_clock()
         if not recovered.clean:
             log.warning("start.unclean", replayed=len(recovered.pending))
             recovered.uncertain_until = now
@@ -122,7 +136,7 @@ class App:
         book.adopt(recovered.pending)
         self._expiry = Expiry(recovered.uncertain_until)
         self.manager = SessionManager(book, self._expiry, _rules(s), _lists(s), CreationRate(s.create_rate), new_id)
-        self.engine = Engine(self.manager, clock, _wire_limits(s))
+        self.engine = Engine(self.manager, Clock(), _wire_limits(s))
         self.writer = Writer(self.engine, store, _journal_rules(s), log)
         self.writer.journal_bytes = recovered.pending_bytes
         self.loader = Loader(self.engine, store, s.resident_limit, log)

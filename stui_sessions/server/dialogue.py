@@ -6,7 +6,7 @@ that every transport can hold a dialogue.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from typing import cast
 
@@ -26,9 +26,6 @@ LOOK_AHEAD = 32
 
 HELD_LIMIT = 256 * 1024
 """Bytes of requests and replies, about, that wait to be sent, at which no more are decided for a peer."""
-
-ITEM_WEIGHT = 300
-"""Bytes that a request and its reply take at least."""
 
 Item = bytes | Overflow | Request | Reply | Malformed
 
@@ -91,7 +88,7 @@ class Dialogue:
         """Bytes of undecided lines, about."""
         return sum(len(item) if isinstance(item, bytes) else 300 for item in self._backlog or ())
 
-    def receive(self, lines: Iterable[bytes | Overflow]) -> None:
+    def receive(self, lines: Sequence[bytes | Overflow]) -> None:
         """Take lines as they came; decide what can be decided now."""
         if self._backlog:
             self._backlog.extend(lines)
@@ -163,26 +160,26 @@ class Dialogue:
 
     # -- the inside
 
-    def _run(self, items: Iterable[Item]) -> None:
-        engine, caller, waiting = self._engine, self._caller, self._waiting
+    def _run(self, items: Collection[Item]) -> None:
+        engine, caller = self._engine, self._caller
         limits, committed, now = engine.limits, engine.committed, engine.clock()
+        waiting, ready, held = self._waiting, self._ready, self._held
         todo = iter(items)
-        for item in islice(todo, TURN):
+        for item in todo if len(items) <= TURN else islice(todo, TURN):
             try:
                 if type(item) is bytes:
                     decided = engine.decide(decode_request(item, limits), caller, now)
-                    self._held += decided.weight + ITEM_WEIGHT + len(item)  # its id is a view of the whole line
+                    held += len(item)  # it stays: the id is a view of it
                 else:
                     decided = self._decide_other(item, now)
-                    self._held += decided.weight + ITEM_WEIGHT
             except Malformed as malformed:
                 if cast(bytes, item).isspace():
                     continue  # a blank line
                 decided = Decided(self._answer(malformed, now), None, 0)
-                self._held += ITEM_WEIGHT
             except NotResident as missing:
                 self._wait_for_load(missing, item, todo)
                 break
+            held += decided.weight
             if waiting:  # it waits behind another one, and commits are awaited in order
                 if decided.commit < waiting[-1].commit:
                     decided.commit = waiting[-1].commit
@@ -191,19 +188,28 @@ class Dialogue:
                 waiting.append(decided)
                 engine.hold(self)
             else:
-                self._ready.append(decided.reply)
-            if self._held > HELD_LIMIT:
-                self._flush()
-                if self.paused or waiting:
+                ready.append(decided.reply)
+            if held > HELD_LIMIT:
+                if self._is_full():
                     self._leave(None, todo)
                     break
+                held = 0
         else:
-            self._leave(None, todo)
-            if self._backlog:
+            if len(items) > TURN:
+                self._leave(None, todo)
                 self._blocked = True
                 self._later(self.resume)
+        self._held = held if waiting else 0
+        if ready:
+            self._send(encode_lines(ready))
+            ready.clear()
+
+    def _is_full(self) -> bool:
+        """Much is held: send what can be sent, and stop there unless that was all of it."""
         if self._ready:
-            self._flush()
+            self._send(encode_lines(self._ready))
+            self._ready.clear()
+        return self.paused or bool(self._waiting)
 
     def _decide_other(self, item: Item, now: Moment) -> Decided:
         """Decide what is no line: a request that was decoded before, or a reply as it stands."""
@@ -224,13 +230,6 @@ class Dialogue:
         if isinstance(item, Overflow):
             return self._engine.refuse(NULL_ID, self._engine.message_too_large(), now)
         return cast(Reply, item)
-
-    def _flush(self) -> None:
-        if self._ready:
-            ready, self._ready = self._ready, []
-            if not self._waiting:
-                self._held = 0
-            self._send(encode_lines(ready))
 
     def _leave(self, first: Item | None, rest: Iterable[Item]) -> None:
         if first is None:

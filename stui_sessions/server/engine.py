@@ -19,6 +19,9 @@ from stui_sessions.sessions.caller import Caller
 from stui_sessions.sessions.manager import SessionManager
 from stui_sessions.sessions.timing import Moment
 
+ITEM_WEIGHT = 300
+"""Bytes that a request and its reply take at least."""
+
 
 class Decided(Struct, gc=False):
     """A reply, and the commit that it must wait for."""
@@ -27,7 +30,7 @@ class Decided(Struct, gc=False):
     request: Request | None  # to decide it again; None where there is nothing to decide
     commit: int
     wrote: bool = False
-    weight: int = 0  # bytes of state in the reply
+    weight: int = ITEM_WEIGHT  # bytes of memory, about
 
 
 class Waiter(Protocol):
@@ -90,13 +93,17 @@ class Engine:
         # Waits for the last change of this session alone, not for its neighbours'.
         resident = book.named
         assert resident is not None
-        return Decided(reply, request, resident.written, wrote, resident.size if command.returns_state else 0)
+        if command.returns_state:
+            return Decided(reply, request, resident.written, wrote, resident.size + ITEM_WEIGHT)
+        return Decided(reply, request, resident.written, wrote)
 
     def _fault(self, request: Request, noted: int, error: Exception, now: Moment) -> Failure:
         """A fault of ours: the request has changed nothing, and the log says more."""
         changes = self.book.changes
         self.manager.undo(changes[noted:])
         del changes[noted:]
+        if not changes:
+            self.book.newest = min(self.book.newest, self.book.batch - 1)
         self.on_fault(request.command.name, error)
         fault = Refusal("internal_error", "a fault in the server; the request was not carried out")
         return self.refuse(request.id, fault, now)

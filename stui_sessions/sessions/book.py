@@ -37,6 +37,7 @@ class SessionBook:
 
     def __init__(self, totals: Totals, sequence: int = 0) -> None:
         self.residents = Residents()
+        self._sessions = self.residents.sessions
         self.totals = totals
         self.batch = sequence + 1
         """The number of the commit that will hold the changes made now."""
@@ -54,11 +55,10 @@ class SessionBook:
 
     def resident(self, session_id: str) -> Resident:
         """The place of a session; NotResident if it has to be loaded."""
-        sessions = self.residents.sessions
-        resident = sessions.get(session_id)
+        resident = self._sessions.get(session_id)
         if resident is None:
             raise NotResident(sessions=(session_id,))
-        sessions.move_to_end(session_id)
+        self._sessions.move_to_end(session_id)
         self.named = resident
         return resident
 

@@ -48,7 +48,7 @@ from stui_sessions.sessions.model import (
     with_state,
 )
 from stui_sessions.sessions.residents import ClientEntry, Resident
-from stui_sessions.sessions.timing import Expiry, Moment, format_instant, slack_ms
+from stui_sessions.sessions.timing import Expiry, Moment, format_instant, format_second, slack_ms
 
 StateArgument = Raw | UnsetType
 
@@ -147,13 +147,16 @@ class SessionManager:
         return CloseResult(s.session_id, True, s.revision)
 
     def get_session_info(self, caller: Caller, p: SessionParams, now: Moment) -> InfoResult:
-        _, s = self._known(p.session_id)
+        resident = self.book.resident(p.session_id)
+        s = resident.session
+        if s is None:
+            raise _absent(resident)
         left = self.expiry.seconds_left(s, now.wall)
         return InfoResult(
-            s.session_id,
+            p.session_id,
             s.client_id,
-            format_instant(s.created_at),
-            format_instant(s.modified_at),
+            format_second(s.created_at // 1000),
+            format_second(s.modified_at // 1000),
             s.timeout,
             left > 0,  # rounded up, so 0 only from the instant of expiry
             left,
@@ -217,11 +220,7 @@ class SessionManager:
         resident = self.book.resident(session_id)
         s = resident.session
         if s is None:
-            if resident.damaged:
-                raise Refusal(
-                    "session_damaged", "what is stored of this session is damaged; the server's log says more"
-                )
-            raise Refusal("session_not_found", f"there is no session {quote(session_id)}")
+            raise _absent(resident)
         return resident, s
 
     def _usable(self, session_id: str, now: int) -> tuple[Resident, Session]:
@@ -286,6 +285,12 @@ class SessionManager:
                 limit=limit,
                 size=size,
             )
+
+
+def _absent(resident: Resident) -> Refusal:
+    if resident.damaged:
+        return Refusal("session_damaged", "what is stored of this session is damaged; the server's log says more")
+    return Refusal("session_not_found", f"there is no session {quote(resident.session_id)}")
 
 
 def _checked(o: StateArgument) -> StateText:

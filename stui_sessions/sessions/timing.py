@@ -48,17 +48,20 @@ class Expiry:
 
         0 if and only if the session is not live.
         """
-        if s.status != LIVE:
+        if s.status:
             return 0
-        left = (self.expires_at(s) - now + 999) // 1000
-        return 0 if left < 0 else left if left < s.timeout else s.timeout
+        left = (s.active_at - now + 999) // 1000 + s.timeout
+        if left <= 0 or s.active_at <= self.uncertain_until:
+            left = max(0, (self.expires_at(s) - now + 999) // 1000)
+        return left if left < s.timeout else s.timeout
 
 
 def format_instant(ms: int) -> str:
     """`2025-08-30T10:30:00Z`: the wire knows whole seconds of UTC (seed 004)."""
-    return _format_second(ms // 1000)
+    return format_second(ms // 1000)
 
 
 @lru_cache(maxsize=16_384)
-def _format_second(second: int) -> str:
+def format_second(second: int) -> str:
+    """The same for a whole second, where it is known already: the hot path."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
