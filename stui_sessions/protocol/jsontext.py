@@ -67,11 +67,14 @@ def depth_exceeds(text: bytes, limit: int) -> bool:
 
 def merge(current: bytes, patch: bytes) -> bytes:
     """`current` with the members of `patch` set: one level, `null` is a value like any."""
-    if len(current) == 2:
-        return patch
+    return merge_with_keys(current, patch)[0]
+
+
+def merge_with_keys(current: bytes, patch: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """The same, and the keys of the result in order."""
     members = decode_members(current)
     members.update(decode_members(patch))
-    return encode(members)
+    return encode(members), tuple(members)
 
 
 def refuse_depth(limit: int) -> NoReturn:

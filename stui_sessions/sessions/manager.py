@@ -29,7 +29,7 @@ from stui_sessions.protocol.commands import (
     UpdateResult,
 )
 from stui_sessions.protocol.explain import invalid, missing
-from stui_sessions.protocol.jsontext import merge
+from stui_sessions.protocol.jsontext import merge, merge_with_keys
 from stui_sessions.sessions.book import Change, SessionBook
 from stui_sessions.sessions.caller import Caller
 from stui_sessions.sessions.limits import ClientLists, CreationRate
@@ -310,7 +310,7 @@ def _next_state(resident: Resident, current: bytes, new: StateText, mode: str) -
     """
     if new.keys == resident.keys or mode == "replace" or current == EMPTY:
         return new.text, new.keys
-    return merge(current, new.text), None
+    return merge_with_keys(current, new.text)
 
 
 def _next(current: bytes, patch: StateArgument, mode: str) -> bytes | None:
