@@ -67,7 +67,7 @@ def depth_exceeds(text: bytes, limit: int) -> bool:
 
 def merge(current: bytes, patch: bytes) -> bytes:
     """`current` with the members of `patch` set: one level, `null` is a value like any."""
-    return merge_with_keys(current, patch)[0]
+    return patch if current == b"{}" else merge_with_keys(current, patch)[0]
 
 
 def merge_with_keys(current: bytes, patch: bytes) -> tuple[bytes, tuple[str, ...]]:

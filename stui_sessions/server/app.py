@@ -7,6 +7,7 @@ import resource
 import secrets
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from time import monotonic, time_ns
 from typing import Any
@@ -37,6 +38,9 @@ Reload = Callable[[], tuple[Settings, list[str]]]
 DRAIN_SECONDS = 6.0
 SNAPSHOT_SECONDS = 2.0
 """Together with what else a stop takes, well within 10 s."""
+
+STOP_SECONDS = 9.5
+"""After which a stop that hangs, in a disk that does not answer, is ended by force."""
 
 RESERVED_DESCRIPTORS = 32
 """Kept for the database, the listeners, the event loop and the logs."""
@@ -246,6 +250,9 @@ class App:
     async def _shut_down(self) -> None:
         """Stop accepting, answer what was read, commit, write snapshots, close."""
         self._log.info("stopping", connections=len(self.peers.all))
+        watchdog = threading.Timer(STOP_SECONDS, os._exit, (1,))
+        watchdog.daemon = True
+        watchdog.start()
         for listener in self._listeners:
             listener.close()
         await self.peers.drain(DRAIN_SECONDS)
@@ -263,6 +270,7 @@ class App:
         except StorageError as error:
             self._log.warning("stop.close_failed", error=str(error))
         self._log.info("stopped")
+        watchdog.cancel()
 
     async def _last_snapshots(self) -> None:
         book = self.manager.book

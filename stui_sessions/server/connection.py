@@ -17,7 +17,11 @@ HIGH_WATER = 256 * 1024
 """Unsent bytes at which nothing more is decided for a peer until it reads."""
 
 FAIR_SHARE = 64 * 1024
-"""A peer that holds less memory than this is left alone when memory is short."""
+"""A peer that holds less memory than this is left alone when memory is short, unless there are so many
+that their even share is less."""
+
+LINGER_SECONDS = 0.2
+"""When the server stops: how long a peer has to take note before its connection is closed."""
 
 _HTTP = re.compile(rb"(?:GET|POST|PUT|HEAD|DELETE|OPTIONS|PATCH|CONNECT|TRACE|PRI) ")
 _HTTP_HEAD = 8
@@ -49,6 +53,11 @@ class Peers:
         """Peers that do not read: since when, and the bytes that were unsent then."""
         self.draining = False
         self._emptied = asyncio.Event()
+
+    @property
+    def fair_share(self) -> int:
+        """Bytes that a peer may hold even when memory is short."""
+        return min(FAIR_SHARE, self.limits.buffer_limit // max(1, len(self.all)))
 
     async def watch(self) -> None:
         """Once a second, see to peers that are slow beyond the limits."""
@@ -96,7 +105,7 @@ class Peers:
 class Connection(asyncio.Protocol):
     """The transport's side of a dialogue."""
 
-    __slots__ = ("_dialogue", "_framer", "_held", "_peers", "_seen_first_line", "_transport", "ending")
+    __slots__ = ("_dialogue", "_framer", "_held", "_lingering", "_peers", "_seen_first_line", "_transport", "ending")
 
     def __init__(self, peers: Peers, caller: Caller) -> None:
         self._peers = peers
@@ -105,6 +114,7 @@ class Connection(asyncio.Protocol):
         self._dialogue = Dialogue(peers.engine, caller, self._send, asyncio.get_running_loop().call_soon, self._settle)
         self._held = 0
         self._seen_first_line = False
+        self._lingering = False
         self.ending = False
         """No more is read; close when everything is answered."""
 
@@ -132,10 +142,11 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             return
         framer = self._framer
+        dialogue = self._dialogue
         lines = framer.feed(data)
         if lines:
-            self._dialogue.receive(lines)
-        if framer.unfinished or self._held or self._dialogue.busy:
+            dialogue.receive(lines)
+        if framer.unfinished or self._held or dialogue.backlog:
             self._take_stock(bool(lines))
         elif self in self._peers.unfinished:
             del self._peers.unfinished[self]
@@ -145,7 +156,7 @@ class Connection(asyncio.Protocol):
         if not self.ending:
             self._dialogue.receive(self._framer.finish())
             self._end()
-        return not self._transport.is_closing()
+        return not (self._transport.is_closing() or self._lingering)
 
     def pause_writing(self) -> None:
         self._dialogue.paused = True
@@ -240,9 +251,24 @@ class Connection(asyncio.Protocol):
 
     def _close_if_done(self) -> None:
         if self.ending and self._dialogue.idle and not self._transport.is_closing():
-            self._transport.close()  # after what is still to be sent
+            if self._peers.draining and self._transport.can_write_eof():
+                self._linger()
+            else:
+                self._transport.close()  # after what is still to be sent
             if self.unsent:
                 self._watch_reading()
+
+    def _linger(self) -> None:
+        """Say that we are done, and throw away what still comes for a moment.
+
+        Closing with unread input would reset the connection, and a reset overtakes
+        the replies that are on their way.
+        """
+        if not self._lingering:
+            self._lingering = True
+            self._transport.write_eof()
+            self._transport.resume_reading()
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.close)
 
     def _take_stock(self, line_ended: bool) -> None:
         """Note what this peer holds; read on only while nothing it sent is undecided."""
@@ -254,8 +280,8 @@ class Connection(asyncio.Protocol):
         elif line_ended or self not in peers.unfinished:
             peers.unfinished[self] = asyncio.get_running_loop().time()
         self._count_held()
-        if peers.buffered > peers.limits.buffer_limit and self._held > FAIR_SHARE:
-            self._give_up_memory()
+        if peers.buffered > peers.limits.buffer_limit and self._held > peers.fair_share:
+            self._give_up_memory(peers.fair_share)
             self._count_held()  # at once, or others would be refused for what is free again
         if self.ending:
             return
@@ -270,11 +296,11 @@ class Connection(asyncio.Protocol):
         self._peers.buffered += held - self._held
         self._held = held
 
-    def _give_up_memory(self) -> None:
+    def _give_up_memory(self, share: int) -> None:
         """Memory is short and this peer holds more than its share."""
-        if self.unsent > FAIR_SHARE:
+        if self.unsent > share:
             self.cut_off("memory for unread replies is short")
-        elif self._framer.buffered > FAIR_SHARE:
+        elif self._framer.buffered > share // 2:
             self._framer.discard()
             self._refuse(
                 Refusal("overloaded", "the memory for unfinished lines is used up; the line was discarded, try again")

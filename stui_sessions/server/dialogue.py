@@ -12,7 +12,16 @@ from typing import cast
 
 from stui_sessions.errors import Refusal
 from stui_sessions.protocol.framing import Overflow
-from stui_sessions.protocol.messages import NULL_ID, Malformed, Reply, Request, decode_request, encode_lines, is_request
+from stui_sessions.protocol.messages import (
+    NULL_ID,
+    Malformed,
+    Reply,
+    Request,
+    Success,
+    decode_request,
+    encode_lines,
+    is_request,
+)
 from stui_sessions.server.engine import Decided, Engine
 from stui_sessions.sessions.book import NotResident
 from stui_sessions.sessions.caller import Caller
@@ -39,7 +48,6 @@ class Dialogue:
     """
 
     __slots__ = (
-        "_backlog",
         "_blocked",
         "_caller",
         "_drained",
@@ -49,6 +57,7 @@ class Dialogue:
         "_ready",
         "_send",
         "_waiting",
+        "backlog",
         "paused",
     )
 
@@ -65,7 +74,8 @@ class Dialogue:
         self._send = send
         self._later = later
         self._drained = drained
-        self._backlog: deque[Item] | None = None
+        self.backlog: deque[Item] | None = None
+        """What is undecided; None if that is nothing."""
         self._ready: list[Reply] = []
         self._waiting: list[Decided] = []
         self._held = 0
@@ -76,24 +86,24 @@ class Dialogue:
     @property
     def busy(self) -> bool:
         """Requests are undecided: no more should be read for now."""
-        return bool(self._backlog)
+        return bool(self.backlog)
 
     @property
     def idle(self) -> bool:
         """Everything that was asked has been answered."""
-        return not self._backlog and not self._waiting and not self._ready
+        return not self.backlog and not self._waiting and not self._ready
 
     @property
     def backlog_bytes(self) -> int:
         """Bytes of undecided lines, about."""
-        return sum(len(item) if isinstance(item, bytes) else 300 for item in self._backlog or ())
+        return sum(len(item) if isinstance(item, bytes) else 300 for item in self.backlog or ())
 
     def receive(self, lines: Sequence[bytes | Overflow]) -> None:
         """Take lines as they came; decide what can be decided now."""
-        if self._backlog:
-            self._backlog.extend(lines)
+        if self.backlog:
+            self.backlog.extend(lines)
         elif self._waiting and self._held > HELD_LIMIT:
-            self._backlog = deque(lines) or None  # until the commit has come, `release` goes on
+            self.backlog = deque(lines) or None  # until the commit has come, `release` goes on
         else:
             self._run(lines)
 
@@ -104,17 +114,17 @@ class Dialogue:
 
     def fail_load(self, refusal: Refusal) -> None:
         """The request in front cannot be decided: what it needs cannot be read."""
-        request = self._backlog[0] if self._backlog else None
-        if self._backlog and is_request(request):
-            self._backlog[0] = self._engine.refuse(request.id, refusal, self._engine.clock())
+        request = self.backlog[0] if self.backlog else None
+        if self.backlog and is_request(request):
+            self.backlog[0] = self._engine.refuse(request.id, refusal, self._engine.clock())
         self.resume()
 
     def proceed(self) -> None:
         """Decide more of the backlog, if nothing stands in the way."""
-        if self._backlog and not self._blocked and not self.paused:
-            backlog, self._backlog = self._backlog, None
+        if self.backlog and not self._blocked and not self.paused:
+            backlog, self.backlog = self.backlog, None
             self._run(backlog)
-            if not self._backlog:
+            if not self.backlog:
                 self._later(self._drained)
 
     def say(self, reply: Reply) -> None:
@@ -135,7 +145,7 @@ class Dialogue:
             self._engine.hold(self)
         if released:
             self._send(encode_lines([d.reply for d in released]))
-        if self._backlog:
+        if self.backlog:
             self.proceed()
 
     def redo(self, failed: int, refusal: Refusal) -> None:
@@ -148,13 +158,13 @@ class Dialogue:
                 again.append(engine.refuse(d.request.id, refusal, now))
             else:
                 again.append(d.request)
-        again.extend(self._backlog or ())
-        self._waiting, self._held, self._backlog = [], 0, again
+        again.extend(self.backlog or ())
+        self._waiting, self._held, self.backlog = [], 0, again
         self.proceed()
 
     def abandon(self) -> None:
         """The peer is gone.  What was decided stays decided; what was not never is."""
-        self._backlog = None
+        self.backlog = None
         self._waiting, self._ready = [], []
         self._engine.let_go(self)
 
@@ -168,7 +178,13 @@ class Dialogue:
         for item in todo if len(items) <= TURN else islice(todo, TURN):
             try:
                 if type(item) is bytes:
-                    decided = engine.decide(decode_request(item, limits), caller, now)
+                    request = decode_request(item, limits)
+                    decided = engine.decide(request, caller, now)
+                    if isinstance(decided, Success):  # small, and it waits for nothing
+                        if not waiting:
+                            ready.append(decided)
+                            continue
+                        decided = Decided(decided, request, 0)
                     held += len(item)  # it stays: the id is a view of it
                 else:
                     decided = self._decide_other(item, now)
@@ -214,7 +230,8 @@ class Dialogue:
     def _decide_other(self, item: Item, now: Moment) -> Decided:
         """Decide what is no line: a request that was decoded before, or a reply as it stands."""
         if is_request(item):
-            return self._engine.decide(item, self._caller, now)
+            decided = self._engine.decide(item, self._caller, now)
+            return Decided(decided, item, 0) if isinstance(decided, Success) else decided
         return Decided(self._answer(item, now), None, 0)
 
     def _wait_for_load(self, missing: NotResident, item: Item, rest: Iterable[Item]) -> None:
@@ -234,11 +251,11 @@ class Dialogue:
     def _leave(self, first: Item | None, rest: Iterable[Item]) -> None:
         if first is None:
             first = next(iter(rest), None)
-        self._backlog = None if first is None else deque((first, *rest))
+        self.backlog = None if first is None else deque((first, *rest))
 
     def _look_ahead(self) -> None:
         """Start the loads of requests that come next; they are decided in their turn."""
-        backlog = self._backlog
+        backlog = self.backlog
         assert backlog is not None
         sessions = self._engine.book.residents.sessions
         clients = self._engine.book.residents.clients

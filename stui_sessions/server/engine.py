@@ -70,8 +70,11 @@ class Engine:
             name: getattr(manager, name) for name in COMMANDS
         }
 
-    def decide(self, request: Request, caller: Caller, now: Moment) -> Decided:
-        """Decide one request.  NotResident if something has to be loaded first."""
+    def decide(self, request: Request, caller: Caller, now: Moment) -> Decided | Success:
+        """Decide one request; a small reply that waits for nothing comes as it is.
+
+        NotResident if something has to be loaded first.
+        """
         command, book = request.command, self.book
         noted = len(book.changes)
         try:
@@ -95,6 +98,8 @@ class Engine:
         assert resident is not None
         if command.returns_state:
             return Decided(reply, request, resident.written, wrote, resident.size + ITEM_WEIGHT)
+        if resident.written <= self.committed:
+            return reply
         return Decided(reply, request, resident.written, wrote)
 
     def _fault(self, request: Request, noted: int, error: Exception, now: Moment) -> Failure:

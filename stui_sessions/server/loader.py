@@ -15,6 +15,9 @@ from stui_sessions.sessions.book import NotResident
 from stui_sessions.storage.base import SessionStore
 
 READ_AT_ONCE = 256
+READ_BYTES = 8 * 1024 * 1024
+"""After a read of more, the next one asks for half as many; nobody knows a session's size before it is read."""
+
 
 STAGES = 3
 """Reads before anything is dropped.  A decision may need a client and then its sessions, or
@@ -36,6 +39,7 @@ class Loader:
         self._served: dict[Waiter, None] = {}
         """Those who went on after the last read; perhaps not far."""
         self._reading = asyncio.Lock()
+        self._at_once = READ_AT_ONCE
         self._failing = False
 
     def want(self, missing: NotResident, waiter: Waiter | None) -> None:
@@ -98,7 +102,7 @@ class Loader:
         served = self._served.keys()
         theirs = {key: None for key, waiters in wanted.items() if not served.isdisjoint(waiters)}
         others = (key for key in wanted if key not in theirs)
-        return [*theirs, *islice(others, max(0, READ_AT_ONCE - len(theirs)))]
+        return [*theirs, *islice(others, max(0, self._at_once - len(theirs)))]
 
     def trim(self) -> None:
         """Drop what is not in use when the residents pass their limit."""
@@ -123,9 +127,14 @@ class Loader:
         wanted = [i for i in session_ids if i not in self._engine.book.residents.sessions]
         if wanted:
             found = await self._store.load(wanted)
+            self._adapt(sum(stored.session.state_bytes for stored in found.values() if stored.session is not None))
             for session_id in wanted:
                 stored = found[session_id]
                 self._engine.book.add_loaded(session_id, stored.session, stored.damaged)
+
+    def _adapt(self, size: int) -> None:
+        """Ask for fewer sessions at once while they are large."""
+        self._at_once = max(1, self._at_once // 2) if size > READ_BYTES else min(READ_AT_ONCE, self._at_once * 2)
 
     async def _read_clients(self, client_ids: Iterable[str]) -> None:
         wanted = [i for i in client_ids if i not in self._engine.book.residents.clients]

@@ -200,7 +200,7 @@ class Interleavings(RuleBasedStateMachine):
             if d._waiting:
                 assert d in self.desk.engine._waiting
                 assert self.desk.in_flight or self.desk.book.changes
-            if d._backlog and not d.paused and not d._waiting:
+            if d.backlog and not d.paused and not d._waiting:
                 assert d._blocked
                 waiters = [waiter for _, waiter in self.desk.wanted]
                 waiters += self.desk.reading.waiters if self.desk.reading else []
