@@ -146,6 +146,7 @@ class App:
         self.loader = Loader(self.engine, store, s.resident_limit, log)
         self.engine.want_commit = self.writer.wake
         self.engine.want_load = self.loader.want
+        self.loader.relieve = self.writer.snapshot_some
         self.writer.on_snapshot = self.loader.trim  # what is in snapshots need not stay in memory
         self.engine.on_fault = lambda command, error: log.error("request.fault", command=command, exc_info=error)
         self.peers = Peers(self.engine, _peer_limits(s), log)

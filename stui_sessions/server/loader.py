@@ -5,7 +5,7 @@ time 20 k/s, fifty together 96 k/s).
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from itertools import islice
 from typing import Any
 
@@ -15,6 +15,9 @@ from stui_sessions.sessions.book import NotResident
 from stui_sessions.storage.base import SessionStore
 
 READ_AT_ONCE = 256
+CROWDED = 1.5
+"""Loads wait for snapshots when the residents, dirty ones for the most part, take so many times their limit."""
+
 READ_BYTES = 8 * 1024 * 1024
 """After a read of more, the next one asks for half as many; nobody knows a session's size before it is read."""
 
@@ -40,6 +43,8 @@ class Loader:
         """Those who went on after the last read; perhaps not far."""
         self._reading = asyncio.Lock()
         self._at_once = READ_AT_ONCE
+        self.relieve: Callable[[], Awaitable[None]] = _nothing
+        """Waits until some more is in snapshots, so that it need not stay in memory."""
         self._failing = False
 
     def want(self, missing: NotResident, waiter: Waiter | None) -> None:
@@ -72,6 +77,8 @@ class Loader:
 
     async def _load_some(self) -> None:
         """A few reads, and then what is too much is dropped."""
+        if self._engine.book.residents.bytes > CROWDED * self.resident_limit:
+            await self._make_room()
         for _ in range(STAGES):
             if self._sessions or self._clients:
                 await self._read_next()
@@ -103,6 +110,15 @@ class Loader:
         theirs = {key: None for key, waiters in wanted.items() if not served.isdisjoint(waiters)}
         others = (key for key in wanted if key not in theirs)
         return [*theirs, *islice(others, max(0, self._at_once - len(theirs)))]
+
+    async def _make_room(self) -> None:
+        """Nothing more comes in until enough of what is there is in snapshots and was dropped."""
+        residents = self._engine.book.residents
+        before = residents.bytes + 1
+        while CROWDED * self.resident_limit < residents.bytes < before:  # or the disk refuses
+            before = residents.bytes
+            await self.relieve()
+            self.trim()
 
     def trim(self) -> None:
         """Drop what is not in use when the residents pass their limit."""
@@ -142,3 +158,7 @@ class Loader:
             found = await self._store.load_clients(wanted)
             for client_id in wanted:
                 self._engine.book.add_loaded_client(client_id, found.get(client_id, ()))
+
+
+async def _nothing() -> None:
+    """No snapshots to wait for."""

@@ -52,6 +52,8 @@ class Writer:
         self._next_round = 0.0
         self._wanting: list[asyncio.Future[None]] = []
         """Those who wait for the next round to begin, and then for its end."""
+        self._watching: list[asyncio.Future[None]] = []
+        """Those who wait for the next piece of the round that is under way."""
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
         self._failing = False
@@ -88,6 +90,15 @@ class Writer:
         # The next round: one under way may have begun before the changes that matter.
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._wanting.append(over)
+        self._wake.set()
+        await over
+
+    async def snapshot_some(self) -> None:
+        """Wait until some more is in snapshots, or that has failed."""
+        if not self._engine.book.dirty or self.damage:
+            return
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        (self._wanting if self._round is None else self._watching).append(over)
         self._wake.set()
         await over
 
@@ -182,12 +193,14 @@ class Writer:
             self._engine.book.clients_snapshotted(round.upto)
             self._end_round(round, self.rules.interval, failed=False)
         self.on_snapshot()
+        self._watching = _tell(self._watching)
         return True
 
     def _end_round(self, round: "_Round", pause: float, failed: bool) -> None:
         self._round, self._round_failed = None, failed
         self._next_round = self._now() + pause
         _tell(round.wanting)
+        self._watching = _tell(self._watching)
 
 
 class _Round:

@@ -157,6 +157,7 @@ class Room:
         self.engine.want_load = self.loader.want
         self.engine.on_fault = lambda command, error: self.faults.append(error)
         self.writer.on_snapshot = self.loader.trim
+        self.loader.relieve = self.writer.snapshot_some
         self.sweeper = Sweeper(self.engine, self.writer, self.loader, lambda: 300, self.log)
 
     def clock(self) -> Moment:
