@@ -205,27 +205,30 @@ class Dialogue:
                 engine.hold(self)
             else:
                 ready.append(decided.reply)
-            if held > HELD_LIMIT:
-                if self._is_full():
-                    self._leave(None, todo)
-                    break
-                held = 0
+            if held > HELD_LIMIT and (held := self._send_held(held)):
+                self._leave(None, todo)
+                break
         else:
             if len(items) > TURN:
-                self._leave(None, todo)
-                self._blocked = True
-                self._later(self.resume)
+                self._leave_turn(todo)
         self._held = held if waiting else 0
         if ready:
             self._send(encode_lines(ready))
             ready.clear()
 
-    def _is_full(self) -> bool:
-        """Much is held: send what can be sent, and stop there unless that was all of it."""
+    def _leave_turn(self, rest: Iterable[Item]) -> None:
+        """Others first; what is left over goes on in the next turn of the loop."""
+        self._leave(None, rest)
+        if self.backlog:
+            self._blocked = True
+            self._later(self.resume)
+
+    def _send_held(self, held: int) -> int:
+        """Much is held: send what can be sent.  0 if that was all of it, and the peer takes it."""
         if self._ready:
             self._send(encode_lines(self._ready))
             self._ready.clear()
-        return self.paused or bool(self._waiting)
+        return held if self.paused or self._waiting else 0
 
     def _decide_other(self, item: Item, now: Moment) -> Decided:
         """Decide what is no line: a request that was decoded before, or a reply as it stands."""
