@@ -230,5 +230,14 @@ def test_the_layout_is_the_real_one() -> None:
     assert packages == {path for path in shown if path.endswith("/")}
 
 
-def test_there_is_a_place_for_figures() -> None:
-    assert "<!-- figures" in section(README, "Performance")
+def test_every_figure_can_be_seen_again() -> None:
+    """The commands beside the figures name benchmarks, tests and variables that exist."""
+    performance = section(README, "Performance")
+    modules = re.findall(r"-m (tests\.benchmarks\.\w+)", performance)
+    assert len(modules) == 2
+    for module in modules:
+        assert (ROOT / (module.replace(".", "/") + ".py")).is_file()
+    runs = re.findall(r"(STUI_TEST_\w+)=\d+ python -m pytest -s (\S+\.py)", performance)
+    assert len(runs) == 4
+    for variable, path in runs:
+        assert variable in (ROOT / path).read_text(), (variable, path)
