@@ -35,9 +35,9 @@ from stui_sessions.storage.sqlite import SqliteStore
 
 Reload = Callable[[], tuple[Settings, list[str]]]
 
-DRAIN_SECONDS = 6.0
+DRAIN_SECONDS = 4.0
 SNAPSHOT_SECONDS = 2.0
-"""Together with what else a stop takes, well within 10 s."""
+"""Together with what else a stop takes, well within 10 s: closing a large database can take two more."""
 
 STOP_SECONDS = 9.5
 """After which a stop that hangs, in a disk that does not answer, is ended by force."""

@@ -21,7 +21,6 @@ CROWDED = 1.5
 READ_BYTES = 8 * 1024 * 1024
 """After a read of more, the next one asks for half as many; nobody knows a session's size before it is read."""
 
-
 STAGES = 3
 """Reads before anything is dropped.  A decision may need a client and then its sessions, or
 the other way round; if the first were dropped before it has the rest, it would never be made."""

@@ -28,7 +28,7 @@ Form = Session | Removed
 class JournalRules(Struct, frozen=True):
     """When to write snapshots."""
 
-    limit: int = 128 * 1024 * 1024  # bytes of journal that commits wait at
+    limit: int = 64 * 1024 * 1024  # bytes of journal that commits wait at
     interval: float = 2.0  # seconds between rounds while there is little to write
 
 

@@ -45,7 +45,6 @@ from stui_sessions.sessions.model import (
     ended,
     updated,
     used,
-    with_state,
 )
 from stui_sessions.sessions.residents import ClientEntry, Resident
 from stui_sessions.sessions.timing import Expiry, Moment, format_instant, format_second, slack_ms
@@ -127,12 +126,10 @@ class SessionManager:
         if alone:  # nearly always so, and then it can be done in fewer steps
             state, keys = _next_state(resident, s.session_state, _checked(p.state_data), p.mode)
             record = Updated(s.number, s.revision + 1, now.wall, state, None, None, None)
-            after = with_state(s, state, now.wall)
-            growth = len(state) - len(s.session_state)
         else:
             record, keys = _update_of(resident, s, p, now.wall)
-            after = updated(s, record)
-            growth = after.state_bytes - resident.size
+        after = updated(s, record)
+        growth = len(after.session_state) - len(s.session_state) if alone else after.state_bytes - resident.size
         if resident.size + growth > self.rules.max_state_bytes:
             self._check_size(resident.size + growth)
         self.book.update(resident, record, after, growth)

@@ -9,6 +9,7 @@ end, with a default, and old files stay readable.
 """
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 LIVE, EXPIRED, CLOSED = 0, 1, 2
 """The states of a session.  Live -> expired or closed; both are final."""
@@ -114,82 +115,26 @@ def apply(session: Session | None, record: Record) -> Session | None:
 
 def updated(s: Session, r: Updated) -> Session:
     """`s` with the objects that `r` names replaced."""
-    return Session(
-        s.number,
-        s.session_id,
-        s.client_id,
-        s.created_at,
-        r.at,
-        r.at,
-        s.timeout,
-        r.revision,
-        s.status,
-        s.ended_at,
-        s.session_state if r.session_state is None else r.session_state,
-        s.workspace_context if r.workspace_context is None else r.workspace_context,
-        s.inspector_state if r.inspector_state is None else r.inspector_state,
-        s.object_registry if r.object_registry is None else r.object_registry,
-    )
-
-
-def with_state(s: Session, state: bytes, at: int) -> Session:
-    """`s` one revision later, with another `session_state`: the update that is nearly every one."""
-    return Session(
-        s.number,
-        s.session_id,
-        s.client_id,
-        s.created_at,
-        at,
-        at,
-        s.timeout,
-        s.revision + 1,
-        s.status,
-        s.ended_at,
-        state,
-        s.workspace_context,
-        s.inspector_state,
-        s.object_registry,
+    return replace(
+        s,
+        modified_at=r.at,
+        active_at=r.at,
+        revision=r.revision,
+        session_state=s.session_state if r.session_state is None else r.session_state,
+        workspace_context=s.workspace_context if r.workspace_context is None else r.workspace_context,
+        inspector_state=s.inspector_state if r.inspector_state is None else r.inspector_state,
+        object_registry=s.object_registry if r.object_registry is None else r.object_registry,
     )
 
 
 def used(s: Session, at: int) -> Session:
     """`s` with its idle time started again at `at`."""
-    return Session(
-        s.number,
-        s.session_id,
-        s.client_id,
-        s.created_at,
-        s.modified_at,
-        at,
-        s.timeout,
-        s.revision,
-        s.status,
-        s.ended_at,
-        s.session_state,
-        s.workspace_context,
-        s.inspector_state,
-        s.object_registry,
-    )
+    return replace(s, active_at=at)
 
 
 def ended(s: Session, status: int, at: int) -> Session:
     """`s` expired or closed."""
-    return Session(
-        s.number,
-        s.session_id,
-        s.client_id,
-        s.created_at,
-        s.modified_at,
-        s.active_at,
-        s.timeout,
-        s.revision,
-        status,
-        at,
-        s.session_state,
-        s.workspace_context,
-        s.inspector_state,
-        s.object_registry,
-    )
+    return replace(s, status=status, ended_at=at)
 
 
 class Totals(Struct, array_like=True, gc=False):

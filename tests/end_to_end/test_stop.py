@@ -5,10 +5,12 @@ The big run, 20 rounds (issue 2, "What it must show", 5), some 30 s, with its fi
     STUI_TEST_STOP_ROUNDS=20 python -m pytest -s tests/end_to_end/test_stop.py
 """
 
+import contextlib
 import json
 import os
 import signal
 import socket
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -236,3 +238,28 @@ def test_a_bad_file_is_logged_and_changes_nothing(start_server: StartServer, tmp
     file.write_text("max_sessions_per_client = 3\n")
     reload(server, "reloaded")
     assert server.result("get_session_statistics")["max_sessions_per_client"] == 3
+
+
+def test_a_stop_with_unread_requests_resets_nobody(make_server: StartServer) -> None:
+    """Closing a socket with unread input sends a reset, and that overtakes the last replies."""
+    requests = b"".join(b'{"id":%d,"command":"ping"}\n' % n for n in range(100_000))
+    for _ in range(3):
+        server = make_server().start()
+        with server.connect() as client:
+            sender = threading.Thread(target=send_all, args=(client, requests))
+            sender.start()
+            assert client.receive()["id"] == 0
+            server.send_signal(signal.SIGTERM)
+            answered = 1
+            with contextlib.suppress(EOFError):
+                while True:
+                    assert client.receive()["id"] == answered
+                    answered += 1
+            sender.join()
+        assert answered < 100_000  # or there was nothing unread
+        assert server.wait() == 0
+
+
+def send_all(client: LineClient, data: bytes) -> None:
+    with contextlib.suppress(OSError):  # it may close while we send
+        client.send(data)
