@@ -1,16 +1,26 @@
-"""`stui-sessions schema`: the protocol as JSON Schema, or as the reference part of protocol.md."""
+"""`stui-sessions schema`: the protocol as JSON Schema, as the reference part of protocol.md, or locked."""
 
 from pathlib import Path
 
 import click
 import msgspec
 
+from stui_sessions import protocol
+from stui_sessions.protocol.lock import changes, check, fits
 from stui_sessions.protocol.reference import reference, write_reference
-from stui_sessions.protocol.schema import contract
+from stui_sessions.protocol.schema import Schema, contract
 
 HELP = """Print the protocol as one JSON Schema document (draft 2020-12): commands, results, envelope, error codes.
 
 All of it is made from the server's own table of commands; a message of either side is valid against it."""
+
+LOCK_HELP = """Compare with the locked copy in the package (protocol/contract.json), and write the copy anew if
+protocol_version fits what has changed; else tell each change and the version that would be right."""
+
+UNRELEASED_HELP = """With --lock: write the copy whatever has changed. For a version that has not been released: no
+client was written for it, so it may still change under its number."""
+
+LOCKED = Path(protocol.__file__).with_name("contract.json")
 
 
 @click.command(help=HELP, short_help="Print the protocol as JSON Schema or as reference.")
@@ -20,9 +30,17 @@ All of it is made from the server's own table of commands; a message of either s
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Write the reference into this file, between its two markers, and print nothing.",
 )
-def schema(markdown: bool, write: Path | None) -> None:
+@click.option("--lock", is_flag=True, help=LOCK_HELP)
+@click.option("--unreleased", is_flag=True, help=UNRELEASED_HELP)
+def schema(markdown: bool, write: Path | None, lock: bool, unreleased: bool) -> None:
     """Make and print it."""
-    if write is not None:
+    if unreleased and not lock:
+        raise click.UsageError("--unreleased says how to --lock, and means nothing without it")
+    if lock and (markdown or write):
+        raise click.UsageError("--lock goes with neither --markdown nor --write")
+    if lock:
+        write_lock(LOCKED, unreleased)
+    elif write is not None:
         try:
             write.write_text(write_reference(write.read_text("utf-8")), "utf-8")
         except ValueError as error:
@@ -30,4 +48,34 @@ def schema(markdown: bool, write: Path | None) -> None:
     elif markdown:
         click.echo(reference(), nl=False)
     else:
-        click.echo(msgspec.json.format(msgspec.json.encode(contract()), indent=2))
+        click.echo(pretty(contract()))
+
+
+def write_lock(path: Path, unreleased: bool) -> None:
+    """Write the locked copy; raises ClickException where the version does not fit what has changed."""
+    current = contract()
+    if path.exists() and not unreleased:
+        locked = read_lock(path)
+        if not fits(locked, current):
+            raise click.ClickException("\n  ".join(["the contract is not locked:", *check(locked, current)]))
+        for change in changes(locked, current):
+            click.echo(change)
+    try:
+        path.write_text(pretty(current) + "\n", "utf-8")
+    except OSError as error:
+        raise click.ClickException(f"cannot write {path}: {error.strerror}") from None
+    click.echo(f"{path} is written: {current['protocol_version']}")
+
+
+def read_lock(path: Path) -> Schema:
+    """The locked copy; raises ClickException if it cannot be read."""
+    try:
+        locked: Schema = msgspec.json.decode(path.read_bytes(), type=dict)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise click.ClickException(f"cannot read {path}: {error}; take it from the repository again") from None
+    return locked
+
+
+def pretty(document: Schema) -> str:
+    """`document` as text for people and for diffs."""
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()

@@ -16,6 +16,7 @@ from stui_sessions.client.errors import (
 from stui_sessions.client.results import (
     CloseResult,
     CreateResult,
+    DescribeResult,
     InfoResult,
     ListResult,
     PingResult,
@@ -35,6 +36,7 @@ __all__ = [
     "CloseResult",
     "ConnectionLost",
     "CreateResult",
+    "DescribeResult",
     "InfoResult",
     "ListResult",
     "PingResult",

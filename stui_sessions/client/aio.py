@@ -21,6 +21,7 @@ from stui_sessions.client.core import MAX_REPLY_BYTES, Reply
 from stui_sessions.client.results import (
     CloseResult,
     CreateResult,
+    DescribeResult,
     InfoResult,
     ListResult,
     PingResult,
@@ -150,6 +151,10 @@ class Client:
     async def ping(self, *, reply_timeout: Seconds = DEFAULT) -> PingResult:
         """Is the server there?"""
         return await self._get(PingResult, "ping", {}, reply_timeout)
+
+    async def describe(self, command: str | None = None, *, reply_timeout: Seconds = DEFAULT) -> DescribeResult:
+        """The contract that the server keeps, or its part about one command, and the version of it."""
+        return await self._get(DescribeResult, "describe", {"command": command}, reply_timeout)
 
     async def _get(self, result: type[R], command: str, parameters: dict[str, Any], reply_timeout: Seconds) -> R:
         """A call of which None means "left out"."""

@@ -1,7 +1,7 @@
 """What calls return: the results of the command table, with the state objects decoded.
 
-The table keeps state objects as raw text, because the server never looks into them; here they are
-ordinary dicts.  That is the only difference, and a test holds it to that.  Numbers become Python's:
+The table keeps state objects (and the contract) as raw text, because the server never looks into them;
+here they are ordinary dicts.  That is the only difference, and a test holds it to that.  Numbers become Python's:
 `1.10` is 1.1 and `-0` is 0 (an integer of 40 digits stays exact); `Client.call_raw` keeps their text.
 """
 
@@ -24,6 +24,7 @@ __all__ = [
     "RESULTS",
     "CloseResult",
     "CreateResult",
+    "DescribeResult",
     "InfoResult",
     "JsonObject",
     "ListResult",
@@ -53,8 +54,15 @@ class UpdateResult(commands.UpdateResult, gc=True):
     session_state: JsonObject  # type: ignore[assignment]
 
 
+class DescribeResult(commands.DescribeResult, gc=True):
+    """The contract, or a command's part of it, with its version."""
+
+    contract: JsonObject  # type: ignore[assignment]
+
+
 RESULTS: dict[str, type[Struct]] = {name: command.result for name, command in commands.COMMANDS.items()} | {
     "restore_session": RestoreResult,
     "update_session_state": UpdateResult,
+    "describe": DescribeResult,
 }
 """The type of each command's result."""

@@ -31,6 +31,9 @@ Timeout = Annotated[
         "and without it the setting `default_timeout`.",
     ),
 ]
+CommandName = Annotated[
+    str, Meta(min_length=1, description="The command to describe; without it, the whole contract is the answer.")
+]
 JsonObject = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
 Revision = Annotated[int, Meta(ge=1, description="1 when created, one more with each accepted `update_session_state`.")]
 Created = Annotated[str, Meta(description="When the session was created; UTC, `2025-08-30T10:30:00Z`.")]
@@ -80,6 +83,10 @@ class ClientParams(Struct, forbid_unknown_fields=True, gc=False):
 
 class SessionParams(Struct, forbid_unknown_fields=True, gc=False):
     session_id: SessionId
+
+
+class DescribeParams(Struct, forbid_unknown_fields=True, gc=False):
+    command: CommandName | UnsetType = UNSET
 
 
 class CreateParams(Struct, forbid_unknown_fields=True, gc=False):
@@ -191,6 +198,13 @@ class PingResult(Struct, gc=False):
     pong: Annotated[bool, Meta(description="Always true.")]
 
 
+class DescribeResult(Struct, gc=False):
+    protocol_version: Annotated[str, Meta(description="The version of the contract, such as `1.0.0`.")]
+    contract: Annotated[
+        JsonObject, Meta(description="The contract as JSON Schema, or of the one command what belongs to it.")
+    ]
+
+
 class Command:
     """One row of the table."""
 
@@ -210,7 +224,7 @@ class Command:
         self.errors = tuple(errors.split())
         """Codes beyond those that any request can be answered with."""
         self.writes = writes
-        self.tells_state = result is not PingResult
+        self.tells_state = result not in (PingResult, DescribeResult)
         """What it answers depends on sessions, so it waits for their changes."""
         self.returns_state = "session_state" in result.__struct_fields__
         self.names_session = "session_id" in params.__struct_fields__
@@ -287,6 +301,12 @@ COMMANDS: dict[str, Command] = {
             StatisticsResult,
         ),
         Command("ping", "Answers. For health checks and keeping a connection warm.", NoParams, PingResult),
+        Command(
+            "describe",
+            "Gives the contract itself: all commands with their parameters, results and errors, or one of them.",
+            DescribeParams,
+            DescribeResult,
+        ),
     )
 }
 

@@ -19,6 +19,7 @@ EXPECTED = {
     "client_id": "a string of 1 to 128 of A-Z a-z 0-9 . _ : @ -, the first a letter or a digit",
     "timeout": "an integer, 1 or more",
     "mode": '"merge" or "replace"',
+    "command": "the name of a command",
     "state_data": "an object",
     "session_state": "an object",
     "workspace_context": "an object",
@@ -32,6 +33,7 @@ _JSON_TYPE = {
     "client_id": str,
     "timeout": int,
     "mode": str,
+    "command": str,
 }
 
 

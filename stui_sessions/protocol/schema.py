@@ -11,6 +11,9 @@ from stui_sessions.protocol.commands import COMMANDS, UNIVERSAL_ERRORS, Command
 
 Schema = dict[str, Any]
 
+PROTOCOL_VERSION = "1.0.0"
+"""The version of the contract.  What a change asks for is in `lock.py`; a test holds them together."""
+
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ID: Schema = {
     "description": "A string or a number; the reply brings it back as it came.",
@@ -37,6 +40,7 @@ def contract() -> Schema:
         "$schema": _DIALECT,
         "title": "The session protocol of stui_sessions",
         "description": "One message: one JSON object on one line, in UTF-8.",
+        "protocol_version": PROTOCOL_VERSION,
         "oneOf": [_ref("request"), _ref("reply")],
         "$defs": definitions,
         "commands": {name: _command(command) for name, command in COMMANDS.items()},

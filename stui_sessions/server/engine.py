@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from stui_sessions.errors import Refusal
-from stui_sessions.protocol.commands import COMMANDS
+from stui_sessions.protocol.commands import COMMANDS, DescribeResult
 from stui_sessions.protocol.messages import Failure, Reply, Request, Success, WireLimits, failure
 from stui_sessions.sessions.book import Change, NotResident
 from stui_sessions.sessions.caller import Caller
@@ -82,7 +82,7 @@ class Engine:
         except NotResident:
             raise
         except Refusal as refusal:
-            return Decided(self.refuse(request.id, refusal, now), request, book.newest)
+            return Decided(self.refuse(request.id, refusal, now), request, book.newest if command.tells_state else 0)
         except Exception as error:
             return Decided(self._fault(request, noted, error, now), request, book.newest)
         wrote = False
@@ -92,7 +92,9 @@ class Engine:
                 self.want_commit()
         reply = Success(request.id, "success", result, now.text)
         if not command.names_session:
-            return Decided(reply, request, book.newest if command.tells_state else 0, wrote)
+            # One contract is shared by all replies, but each of them is encoded for itself.
+            weight = ITEM_WEIGHT + (len(result.contract) if type(result) is DescribeResult else 0)
+            return Decided(reply, request, book.newest if command.tells_state else 0, wrote, weight)
         # Waits for the last change of this session alone, not for its neighbours'.
         resident = book.named
         assert resident is not None

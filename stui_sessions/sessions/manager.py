@@ -16,6 +16,8 @@ from stui_sessions.protocol.commands import (
     CloseResult,
     CreateParams,
     CreateResult,
+    DescribeParams,
+    DescribeResult,
     InfoResult,
     ListResult,
     NoParams,
@@ -28,6 +30,7 @@ from stui_sessions.protocol.commands import (
     UpdateParams,
     UpdateResult,
 )
+from stui_sessions.protocol.describe import describe
 from stui_sessions.protocol.explain import invalid, missing
 from stui_sessions.protocol.jsontext import merge, merge_with_keys
 from stui_sessions.sessions.book import Change, SessionBook
@@ -186,6 +189,9 @@ class SessionManager:
 
     def ping(self, caller: Caller, p: NoParams, now: Moment) -> PingResult:
         return PingResult(True)
+
+    def describe(self, caller: Caller, p: DescribeParams, now: Moment) -> DescribeResult:
+        return describe() if p.command is UNSET else describe(p.command)
 
     # -- the sweeper's decisions
 

@@ -16,6 +16,8 @@ from stui_sessions.client import (
     SessionNotFound,
     connect,
 )
+from stui_sessions.protocol.commands import COMMANDS
+from stui_sessions.protocol.schema import PROTOCOL_VERSION
 from tests.conftest import StartServer
 from tests.support.server import ServerProcess
 
@@ -62,6 +64,9 @@ async def test_every_command_by_name(shared: ServerProcess) -> None:
         assert (await client.call("get_session_statistics")).max_sessions_per_client == 5
         assert (await client.call("ping")).pong
         assert (await client.ping()).pong
+        assert (await client.describe()).contract["commands"].keys() == COMMANDS.keys()
+        described = await client.describe("ping")
+        assert (described.protocol_version, described.contract["command"]) == (PROTOCOL_VERSION, "ping")
         assert (await client.get_session_statistics()).default_timeout == 3600
 
 

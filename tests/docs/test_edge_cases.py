@@ -216,6 +216,10 @@ CASES: dict[str, list[Case | Kept]] = {
         command("", "{}"),
         command("restore", "{}"),
     ],
+    "`describe` of a command that does not exist": [
+        command("describe", '{"command": "Ping"}'),
+        command("describe", '{"command": "restore"}'),
+    ],
     "A parameter that the command does not have": [
         command("ping", '{"a": 1}'),
         command("restore_session", '{"session_id": "x", "client_id": "me"}'),

@@ -21,6 +21,7 @@ GOOD: dict[str, Any] = {
     "client_id": "client_001",
     "timeout": 60,
     "mode": "merge",
+    "command": "ping",
     **{name: {"a": 1} for name in ("state_data", *STATE_OBJECTS)},
 }
 """A good value for each parameter of the table."""

@@ -90,7 +90,7 @@ def test_the_codes_are_those_of_errors() -> None:
 
 def test_which_parameters_are_strings() -> None:
     texts = {name for command in COMMANDS for name, schema in parameter_schemas(command).items() if is_text(schema)}
-    assert texts == {"session_id", "client_id", "mode"}
+    assert texts == {"session_id", "client_id", "mode", "command"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -24,7 +24,7 @@ UNREADABLE = Refusal("storage_unavailable", "unreadable")
 Reply = dict[str, Any]
 
 
-def request(id: Any, command: str, **parameters: Any) -> bytes:
+def request(id: Any, command: str, /, **parameters: Any) -> bytes:
     message = {"id": id, "command": command, "parameters": parameters}
     return json.dumps(message, separators=(",", ":")).encode()
 
@@ -239,7 +239,7 @@ class Peer:
     def say(self, *lines: bytes | Overflow) -> None:
         self.dialogue.receive(lines)
 
-    def ask(self, id: Any, command: str, **parameters: Any) -> None:
+    def ask(self, id: Any, command: str, /, **parameters: Any) -> None:
         self.say(request(id, command, **parameters))
 
     def pause(self) -> None:

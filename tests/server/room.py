@@ -175,7 +175,7 @@ class Room:
         self.writer._on_timer()
         await settle()
 
-    async def ask(self, command: str, **parameters: Any) -> Any:
+    async def ask(self, command: str, /, **parameters: Any) -> Any:
         """Ask and wait for the answer: the result, or the code of the refusal."""
         peer = self.peer()
         peer.ask(1, command, **parameters)

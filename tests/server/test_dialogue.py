@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from stui_sessions.protocol.describe import describe
 from stui_sessions.protocol.framing import OVERFLOW
 from stui_sessions.protocol.messages import WireLimits
 from stui_sessions.server import dialogue as dialogue_module
@@ -183,6 +184,13 @@ def test_whatever_may_rest_on_an_uncommitted_change_waits(
     assert peer.replies == []
     desk.commit()
     assert peer.ids == [1]
+
+
+@pytest.mark.parametrize("parameters", [{}, {"command": "ping"}, {"command": "pong"}])
+def test_the_contract_rests_on_no_change(desk: Desk, peer: Peer, parameters: dict[str, Any]) -> None:
+    Peer(desk).ask(1, "close_session", session_id="s1")
+    peer.ask(1, "describe", **parameters)
+    assert peer.codes == ["unknown_command" if parameters.get("command") == "pong" else "ok"]
 
 
 def test_activity_alone_waits_for_nothing(desk: Desk, peer: Peer) -> None:
@@ -518,6 +526,17 @@ def test_big_replies_are_sent_as_they_come_to_a_peer_that_reads(big: Desk) -> No
     peer.say(*(request(i, "restore_session", session_id="big") for i in range(9)))
     assert peer.ids == list(range(9))
     assert peer.sends == 3
+
+
+def test_the_contract_counts_as_the_big_reply_that_it_is(big: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(describe().contract)
+    monkeypatch.setattr(dialogue_module, "HELD_LIMIT", 2 * size + size // 2)
+    peer = Peer(big)
+    peer.say(*(request(i, "describe") for i in range(9)))
+    assert peer.ids == list(range(9))
+    assert peer.sends == 3
+    peer.say(*(request(i, "describe", command="ping") for i in range(9)))
+    assert peer.sends == 4
 
 
 def test_big_replies_stop_where_the_peer_stops_reading(big: Desk) -> None:

@@ -84,14 +84,14 @@ class House:
 
     # -- asking
 
-    def do(self, command: str, **parameters: Any) -> Any:
+    def do(self, command: str, /, **parameters: Any) -> Any:
         """The result of a command, state objects given as dict or text.  Raises Refusal."""
         states = COMMANDS[command].state_parameters
         given = {k: state_text(v) if k in states and v is not UNSET else v for k, v in parameters.items()}
         params = COMMANDS[command].params(**given)
         return self.decide(lambda: getattr(self.manager, command)(ANYONE_LOCAL, params, self.now))
 
-    def refused(self, command: str, **parameters: Any) -> Refusal:
+    def refused(self, command: str, /, **parameters: Any) -> Refusal:
         """The refusal of a command that must be refused."""
         with pytest.raises(Refusal) as caught:
             self.do(command, **parameters)

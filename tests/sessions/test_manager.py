@@ -7,6 +7,7 @@ import pytest
 from msgspec import Raw, to_builtins
 
 from stui_sessions.protocol.commands import STATE_OBJECTS
+from stui_sessions.protocol.describe import describe
 from stui_sessions.sessions.manager import Rules
 from stui_sessions.sessions.model import CLOSED, EXPIRED, LIVE, Created, Ended, Removed, Session, Totals, Updated, Used
 from tests.sessions.house import SECOND, START, House
@@ -622,7 +623,7 @@ def test_a_list_over_sessions_that_are_not_in_memory_is_the_same(house: House) -
     assert plain(house.do("list_client_sessions", client_id="me")) == before
 
 
-# -- get_session_statistics, ping
+# -- get_session_statistics, ping, describe
 
 
 def test_statistics(house: House) -> None:
@@ -662,6 +663,13 @@ def test_a_change_that_was_undone_is_not_counted(house: House) -> None:
 
 def test_ping(house: House) -> None:
     assert plain(house.do("ping")) == {"pong": True}
+    assert house.commit() == []
+
+
+def test_describe(house: House) -> None:
+    assert house.do("describe") is describe()
+    assert house.do("describe", command="ping") is describe("ping")
+    assert house.refused("describe", command="pong").code == "unknown_command"
     assert house.commit() == []
 
 

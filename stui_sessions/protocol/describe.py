@@ -1,0 +1,70 @@
+"""The contract over the wire: all of it, or what belongs to one command.
+
+It is the same for as long as the process lives, so it is encoded once, when it is
+first asked for.
+"""
+
+from functools import cache
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from stui_sessions.errors import CODES
+from stui_sessions.protocol.commands import DescribeResult
+from stui_sessions.protocol.explain import find_command
+from stui_sessions.protocol.schema import PROTOCOL_VERSION, Schema, contract
+
+_PREFIX = "#/$defs/"
+
+
+@cache  # of names that are none nothing is kept: those raise
+def describe(command: str | None = None) -> DescribeResult:
+    """The answer to `describe`; raises Refusal if there is no such command."""
+    document = contract() if command is None else command_contract(find_command(command).name)
+    return DescribeResult(PROTOCOL_VERSION, Raw(msgspec.json.encode(document)))
+
+
+def command_contract(name: str) -> Schema:
+    """The part of the contract about one command, complete in itself.
+
+    Its `parameters` and `result` are schemas; what they refer to is in its own `$defs`.  The errors are
+    those of the command alone: what any request can be answered with is the same for all.
+    """
+    document = contract()
+    definitions, entry = document["$defs"], document["commands"][name]
+    # That of the request, because it has the rules between parameters too.
+    parameters = _inlined(definitions[f"{name}.request"]["properties"]["parameters"], definitions)
+    result = _inlined(entry["result"], definitions)
+    part = {
+        "command": name,
+        "summary": entry["summary"],
+        "parameters": parameters,
+        "result": result,
+        "errors": {code: msgspec.to_builtins(CODES[code]) for code in entry["errors"]},
+    }
+    needed = _referred_to([parameters, result], definitions)
+    return part | ({"$defs": needed} if needed else {})
+
+
+def _inlined(schema: Schema, definitions: dict[str, Schema]) -> Schema:
+    """`schema` with what it refers to in place of the reference."""
+    beside = {key: value for key, value in schema.items() if key != "$ref"}
+    return definitions[schema["$ref"].removeprefix(_PREFIX)] | beside
+
+
+def _referred_to(value: Any, definitions: dict[str, Schema]) -> dict[str, Schema]:
+    """The definitions that `value` needs, those that they need themselves included."""
+    needed: dict[str, Schema] = {}
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, list):
+            todo += item
+        elif isinstance(item, dict):
+            todo += item.values()
+            name = str(item.get("$ref", "")).removeprefix(_PREFIX)
+            if name and name not in needed:
+                needed[name] = definitions[name]
+                todo.append(definitions[name])
+    return needed
