@@ -46,15 +46,38 @@ CODES: dict[str, Code] = {
     "invalid_parameter": Code(
         "Error", "A parameter is of the right type, but its value is not allowed.", "`parameter`, `expected`"
     ),
+    "title_unprintable": Code(
+        "Error", "Nothing is left of the title once control characters are removed.", "`parameter`, `expected`"
+    ),
+    "metadata_too_large": Code("Error", "The metadata would pass 16 KiB.", "`limit`, `size`"),
+    "checksum_mismatch": Code("Error", "A row of an import is not what was exported."),
+    "invalid_record": Code("Error", "A row of an import holds no session."),
     # The session cannot be used.
     "session_not_found": Code("SessionNotFound", "There is no session of that id."),
     "session_expired": Code("SessionNotFound", "The session has expired; it can be looked at, not used."),
     "session_closed": Code("SessionNotFound", "The session was closed; it can be looked at, not used."),
+    "session_deleted": Code("SessionNotFound", "The session was deleted; it can be looked at, not used."),
     # A rule of session management says no.
-    "session_limit_reached": Code("SessionError", "The client has `max_sessions_per_client` live sessions.", "`limit`"),
+    "session_limit_reached": Code(
+        "SessionError",
+        "The client has `max_sessions_per_client` live sessions, or the user `max_sessions_per_user` without a client.",
+        "`limit`",
+    ),
+    "session_id_conflict": Code("SessionError", "The id asked for is taken."),
+    "external_id_conflict": Code("SessionError", "A live session of the same user has that external id."),
+    "external_id_ambiguous": Code(
+        "SessionError", "Live sessions of several users have that external id; name the user, or the session's id."
+    ),
+    "reference_ambiguous": Code(
+        "SessionError", "Several sessions are meant by the reference; take one of their ids.", "`candidates`"
+    ),
+    "backup_not_found": Code("Error", "There is no such copy, or nobody has read it for too long."),
+    "no_ttl": Code("SessionError", "The session has no absolute end that could be moved."),
     "client_not_allowed": Code("SessionError", "The allow and deny lists keep this client out."),
     "create_rate_exceeded": Code(
-        "SessionError", "The client creates sessions too fast.", "`limit`, `retry_after` (seconds)"
+        "SessionError",
+        "The client (or the user, or the address, where there is no client) creates sessions too fast.",
+        "`limit`, `retry_after` (seconds)",
     ),
     "state_too_large": Code(
         "SessionError", "The four objects together would pass `max_state_bytes`.", "`limit`, `size`"
@@ -66,6 +89,8 @@ CODES: dict[str, Code] = {
     "too_many_connections": Code(
         "RuntimeError", "The server has `max_connections`; the connection is closed.", "`limit`"
     ),
+    "backup_unavailable": Code("RuntimeError", "The copy cannot be made: no room on disk, or nothing is on disk."),
+    "backup_in_progress": Code("RuntimeError", "Another copy is being made or read; try again when it is done."),
     "overloaded": Code("RuntimeError", "The memory for unfinished lines is used up; the line was discarded."),
     "internal_error": Code("RuntimeError", "A fault in the server; its log says more."),
 }

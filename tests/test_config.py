@@ -29,6 +29,9 @@ DOCUMENTED = {
     "insecure": False,
     "durability": "full",
     "max_sessions_per_client": 5,
+    "max_sessions_per_user": 10,
+    "on_limit": "reject",
+    "default_ttl": 0,
     "default_timeout": 3600,
     "max_timeout": 2_592_000,
     "cleanup_interval": 300,
@@ -52,7 +55,16 @@ DOCUMENTED = {
     "log_rate": 600,
 }
 RELOADABLE = {
-    *("max_sessions_per_client", "default_timeout", "max_timeout", "keep_expired", "cleanup_interval"),
+    *(
+        "max_sessions_per_client",
+        "max_sessions_per_user",
+        "on_limit",
+        "default_ttl",
+        "default_timeout",
+        "max_timeout",
+        "keep_expired",
+        "cleanup_interval",
+    ),
     *("allow_clients", "deny_clients", "create_rate", "max_message_bytes", "max_state_bytes", "max_depth"),
     *("max_connections", "line_timeout", "output_timeout", "output_limit", "buffer_limit", "resident_limit"),
     *("journal_limit", "log_level", "log_rate"),

@@ -11,16 +11,18 @@ from hypothesis import strategies as st
 
 import stui_sessions
 from stui_sessions.errors import CODES, MAX_QUOTE, quote
-from stui_sessions.protocol.commands import COMMANDS, MAX_SESSION_ID, UNIVERSAL_ERRORS
+from stui_sessions.protocol.commands import COMMANDS, UNIVERSAL_ERRORS
 from stui_sessions.protocol.explain import (
     _JSON_TYPE,
     EXPECTED,
 )
+from stui_sessions.protocol.fields import MAX_SESSION_ID, MAX_TAGS, MAX_TITLE
 from stui_sessions.protocol.messages import (
     encode_lines,
     failure,
 )
-from tests.protocol.lines import line_of, refused
+from stui_sessions.protocol.schema import parameter_schemas
+from tests.protocol.lines import EVERY_PARAMETER, json_types, line_of, refused
 
 # -- the tables are complete
 
@@ -31,21 +33,29 @@ def test_what_is_expected_is_said_of_every_parameter_and_of_nothing_else() -> No
 
 
 def test_the_types_for_people_are_those_of_the_table() -> None:
-    """`_JSON_TYPE` names what is no object; the table must agree."""
-    for command in COMMANDS.values():
-        for name in command.parameters:
-            is_object = name in command.state_parameters
-            assert (name not in _JSON_TYPE) == is_object, name
+    """`_JSON_TYPE` names what is no string; the table must agree."""
+    words = {str: "a string", int: "an integer", bool: "a boolean", list: "an array", dict: "an object"}
+    for command, name in EVERY_PARAMETER:
+        assert json_types(command, name) - {"null"} == {words[_JSON_TYPE.get(name, str)]}
+    assert set(_JSON_TYPE) <= {name for _, name in EVERY_PARAMETER}
 
 
 def test_the_bounds_for_people_are_those_of_the_table() -> None:
     assert f"1 to {MAX_SESSION_ID} characters" in EXPECTED["session_id"]
+    assert f"1 to {MAX_TITLE} characters" in EXPECTED["title"]
+    assert f"up to {MAX_TAGS} strings" in EXPECTED["tags"]
+
+
+@pytest.mark.parametrize(("command", "parameter"), EVERY_PARAMETER)
+def test_the_choices_for_people_are_those_of_the_table(command: str, parameter: str) -> None:
+    for value in parameter_schemas(command)[parameter].get("enum", ()):
+        assert f'"{value}"' in EXPECTED[parameter]
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda c: c.name)
 def test_the_codes_that_the_table_names_exist(command: Any) -> None:
     assert set(command.errors) <= set(CODES)
-    assert not {"session_expired", "session_closed"} & set(command.errors) or command.names_session
+    assert not {"session_expired", "session_closed", "session_deleted"} & set(command.errors) or command.takes_id
 
 
 def test_every_code_is_universal_or_named_by_a_command() -> None:
@@ -57,13 +67,37 @@ def refusals_in_the_sources() -> dict[str, list[str]]:
     """The codes that the package refuses with, and where."""
     found: dict[str, list[str]] = {}
     for path in Path(stui_sessions.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Refusal":
-                code = node.args[0]
                 where = f"{path.name}:{node.lineno}"
-                assert isinstance(code, ast.Constant), f"{where}: the code must be written out"
-                found.setdefault(code.value, []).append(where)
+                codes = codes_of(node, tree)
+                assert codes, f"{where}: the code must be written out"
+                for code in codes:
+                    found.setdefault(code, []).append(where)
     return found
+
+
+def codes_of(call: ast.Call, tree: ast.Module) -> list[str]:
+    """The code that a Refusal is made with; if it is looked up, as its text is in a dict of the module, all of that."""
+    code = call.args[0]
+    if isinstance(code, ast.Constant):
+        return [code.value]
+    assert isinstance(code, ast.Name)
+    dicts = {
+        target.id: statement.value
+        for statement in tree.body
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    }
+    return [
+        key.value
+        for look in ast.walk(call.args[1])
+        if isinstance(look, ast.Subscript) and ast.unparse(look.slice) == code.id and isinstance(look.value, ast.Name)
+        for key in dicts[look.value.id].keys
+        if isinstance(key, ast.Constant)
+    ]
 
 
 def test_every_refusal_in_the_sources_has_a_code_of_the_table() -> None:

@@ -26,11 +26,14 @@ HELP = """Send one request and print the reply: one line of JSON, exactly as the
   stui-sessions call create_session client_id=me
   stui-sessions call update_session_state session_id=$ID state_data='{"line": 42}'
   stui-sessions call restore_session session_id=$ID | jq .result.session_state
+  stui-sessions call list_sessions client_id=me tags='["draft"]' limit=5
+  stui-sessions call update_session session_id=$ID pin=true title:=null
 
-A value has the type that its parameter has in the protocol: strings are taken as they are, integers and
-objects are JSON. key=@FILE takes the value from a file and key=@- from stdin (a string without the newline at
-its end); key=@@home is the string "@home". Commands and parameters that are not known here are sent all the
-same, as strings: the server says what is wrong with them, or is newer and knows them.
+A value has the type that its parameter has in the protocol: strings are taken as they are; integers, true and
+false, arrays and objects are JSON. key:=VALUE is JSON whatever the type, such as null. key=@FILE takes the value
+from a file and key=@- from stdin (a string without the newline at its end); key=@@home is the string "@home".
+Commands and parameters that are not known here are sent all the same, as strings unless key:= says otherwise: the
+server says what is wrong with them, or is newer and knows them.
 
 Exit code: 0 for a success, 1 for an error reply, 2 when it could not ask (usage, no connection, time-out)."""
 
@@ -94,7 +97,7 @@ def _complete_parameter(context: click.Context, option: click.Parameter, incompl
         return _values(schemas.get((before[-2:-1] or [""])[0], {}), "", incomplete)
     if equals:
         return _values(schemas.get(name, {}), f"{name}=", value)
-    given = {argument.partition("=")[0] for argument in before}
+    given = {argument.partition("=")[0].removesuffix(":") for argument in before}
     return [
         CompletionItem(f"{name}=", help=schema["description"])
         for name, schema in schemas.items()
@@ -103,7 +106,7 @@ def _complete_parameter(context: click.Context, option: click.Parameter, incompl
 
 
 def _values(schema: dict[str, object], prefix: str, incomplete: str) -> list[CompletionItem]:
-    values = schema.get("enum", ())
+    values = ("true", "false") if schema.get("type") == "boolean" else schema.get("enum", ())
     assert isinstance(values, list | tuple)
     return [CompletionItem(prefix + value) for value in values if value.startswith(incomplete)]
 

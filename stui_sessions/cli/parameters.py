@@ -1,6 +1,8 @@
 """The `key=value` arguments of `call`: JSON text for each parameter, as the table says.
 
 Everything stays text, never decoded and encoded again: a number reaches the server as it was typed.
+`key:=value` is JSON whatever the table says: the way to say null where strings are taken as they are,
+and to give a parameter that only the server knows a value that is no string.
 """
 
 import sys
@@ -13,9 +15,18 @@ import msgspec
 from msgspec import Raw
 
 from stui_sessions.protocol.commands import COMMANDS
-from stui_sessions.protocol.schema import is_text, parameter_schemas
+from stui_sessions.protocol.schema import Schema, is_text, parameter_schemas
 
 MAX_QUOTE = 60
+
+_IN_WORDS = {
+    "string": "a string",
+    "integer": "an integer",
+    "boolean": "true or false",
+    "array": "an array",
+    "object": "an object",
+    "null": "null",
+}
 
 
 class Parameters:
@@ -31,22 +42,23 @@ class Parameters:
 
     def add_object(self, value: str) -> None:
         """The argument of `--json`: an object with any number of parameters."""
-        text = self._json("--json", value, "object")
+        text = self._json("--json", value, "an object")
         self._object_keys = frozenset(msgspec.json.decode(text, type=dict[str, Raw]))
         self._object = text.strip()
 
     def add(self, argument: str) -> None:
         """One `key=value`."""
-        name, equals, value = argument.partition("=")
+        key, equals, value = argument.partition("=")
+        name = key.removesuffix(":")
         if not equals or not name:
-            raise click.UsageError(f"{_shown(argument)} is no parameter; write key=value")
+            raise click.UsageError(f"{_shown(argument)} is no parameter; write key=value, or key:=JSON")
         if name in self._texts or name in self._object_keys:
             raise click.UsageError(f"the parameter {_shown(name)} is given twice")
         schema = self._schemas.get(name)
-        if schema is None or is_text(schema):
+        if key == name and (schema is None or is_text(schema)):
             self._texts[name] = Raw(self._string(name, value))
         else:
-            self._texts[name] = Raw(self._json(name, value, schema["type"]))
+            self._texts[name] = Raw(self._json(name, value, _wanted(schema or {})))
 
     def encode(self) -> bytes:
         """The text of the one object that holds them all."""
@@ -74,11 +86,11 @@ class Parameters:
             decoded: Any = msgspec.json.decode(data)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise click.UsageError(
-                f"{name} takes {_article(wanted)} in JSON, and {_shown(text)} is not JSON: {_cause(error)}"
+                f"{name} takes {wanted} in JSON, and {_shown(text)} is not JSON: {_cause(error)}"
             ) from None
         # Of parameters the server judges the type; what is not an object cannot even hold parameters.
         if name == "--json" and not isinstance(decoded, dict):
-            raise click.UsageError(f"{name} takes {_article(wanted)}, not {_shown(text)}")
+            raise click.UsageError(f"{name} takes {wanted}, not {_shown(text)}")
         return data
 
     def _contents(self, name: str, value: str) -> str:
@@ -105,8 +117,9 @@ def _cause(error: Exception) -> str:
     return str(error).removeprefix("JSON is malformed: ")
 
 
-def _article(wanted: str) -> str:
-    return f"an {wanted}" if wanted[0] in "aeiou" else f"a {wanted}"
+def _wanted(schema: Schema) -> str:
+    """What JSON the values are that `schema` describes: "an integer or null"."""
+    return " or ".join(_IN_WORDS.get(one.get("type", ""), "a value") for one in schema.get("anyOf", [schema]))
 
 
 def _shown(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from stui_sessions.client.asking import DEFAULT, REMOVE
 from stui_sessions.client.errors import (
     ClientError,
     ConnectionLost,
@@ -16,29 +17,45 @@ from stui_sessions.client.errors import (
 from stui_sessions.client.results import (
     CloseResult,
     CreateResult,
+    DeleteResult,
     DescribeResult,
+    Details,
+    ExtendResult,
+    GetResult,
     InfoResult,
     ListResult,
+    OpenResult,
+    PageResult,
     PingResult,
     RestoreResult,
     StatisticsResult,
     Summary,
+    TouchResult,
+    UndeleteResult,
     UpdateResult,
+    ValidateResult,
 )
 
 if TYPE_CHECKING:
-    from stui_sessions.client.aio import DEFAULT, Client, connect
+    from stui_sessions.client.aio import Client, connect
 
 __all__ = [
     "DEFAULT",
+    "REMOVE",
     "Client",
     "ClientError",
     "CloseResult",
     "ConnectionLost",
     "CreateResult",
+    "DeleteResult",
     "DescribeResult",
+    "Details",
+    "ExtendResult",
+    "GetResult",
     "InfoResult",
     "ListResult",
+    "OpenResult",
+    "PageResult",
     "PingResult",
     "ProtocolViolation",
     "ReplyTimeout",
@@ -50,14 +67,17 @@ __all__ = [
     "SessionServerError",
     "StatisticsResult",
     "Summary",
+    "TouchResult",
+    "UndeleteResult",
     "UpdateResult",
+    "ValidateResult",
     "connect",
 ]
 
 
 def __getattr__(name: str) -> Any:
     # asyncio takes longer to load than `stui-sessions call` takes for all the rest, and it needs only the core.
-    if name in ("DEFAULT", "Client", "connect"):
+    if name in ("Client", "connect"):
         from stui_sessions.client import aio
 
         return getattr(aio, name)

@@ -10,44 +10,19 @@ the server, in the order in which they were called.
 
 import asyncio
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from types import TracebackType
-from typing import Any, Final, Literal, TypeVar
+from typing import Any
 
-from msgspec import Raw
-
+from stui_sessions.client.asking import DEFAULT, Default, Seconds
+from stui_sessions.client.commands import Commands
 from stui_sessions.client.connection import Connection
 from stui_sessions.client.core import MAX_REPLY_BYTES, Reply
-from stui_sessions.client.results import (
-    CloseResult,
-    CreateResult,
-    DescribeResult,
-    InfoResult,
-    ListResult,
-    PingResult,
-    RestoreResult,
-    StatisticsResult,
-    UpdateResult,
-)
-
-R = TypeVar("R")
-State = Mapping[str, Any] | Raw
-"""A state object to save: a mapping, or JSON text of an object that goes out as it is."""
+from stui_sessions.client.transfer import Transfer
 
 
-class Default:
-    """Stands for "the time-out that was given to `connect`"."""
-
-    def __repr__(self) -> str:
-        return "DEFAULT"
-
-
-DEFAULT: Final = Default()
-Seconds = float | Default | None
-
-
-class Client:
-    """A connected client; made by `connect`.
+class Client(Commands, Transfer):
+    """A connected client; made by `connect`.  Each command is a method, see `stui_sessions.client.commands`.
 
     Every call raises `ClientError` (see `stui_sessions.client.errors`), and TypeError or ValueError for
     arguments that JSON cannot say.  `reply_timeout` is in seconds, None waits for ever.
@@ -69,8 +44,6 @@ class Client:
         """End the connection; calls in flight raise ConnectionLost.  May be called again."""
         await self._connection.close()
 
-    # Any command.
-
     async def call(self, command: str, /, *, reply_timeout: Seconds = DEFAULT, **parameters: Any) -> Any:
         """Any command with exactly these parameters; the result in the type of `results.RESULTS`."""
         return (await self._ask(command, parameters, reply_timeout)).typed_result(command)
@@ -81,87 +54,6 @@ class Client:
         Among the parameters, `msgspec.Raw(b"…")` sends JSON text as it is.
         """
         return (await self._ask(command, parameters, reply_timeout)).raw_result()
-
-    # Each command.
-
-    async def create_session(
-        self,
-        client_id: str,
-        *,
-        timeout: int | None = None,  # noqa: ASYNC109  (the session's idle time)
-        session_state: State | None = None,
-        workspace_context: State | None = None,
-        inspector_state: State | None = None,
-        object_registry: State | None = None,
-        reply_timeout: Seconds = DEFAULT,
-    ) -> CreateResult:
-        """Make a session for a client.  `timeout` is its idle time in seconds; None takes the server's default."""
-        parameters = {
-            "client_id": client_id,
-            "timeout": timeout,
-            "session_state": session_state,
-            "workspace_context": workspace_context,
-            "inspector_state": inspector_state,
-            "object_registry": object_registry,
-        }
-        return await self._get(CreateResult, "create_session", parameters, reply_timeout)
-
-    async def restore_session(self, session_id: str, *, reply_timeout: Seconds = DEFAULT) -> RestoreResult:
-        """Everything that was saved in a session; counts as use of it."""
-        return await self._get(RestoreResult, "restore_session", {"session_id": session_id}, reply_timeout)
-
-    async def update_session_state(
-        self,
-        session_id: str,
-        state_data: State | None = None,
-        *,
-        mode: Literal["merge", "replace"] | None = None,
-        workspace_context: State | None = None,
-        inspector_state: State | None = None,
-        object_registry: State | None = None,
-        reply_timeout: Seconds = DEFAULT,
-    ) -> UpdateResult:
-        """Save state: on the server's disk when this returns.  At least one of the four objects is needed."""
-        parameters = {
-            "session_id": session_id,
-            "state_data": state_data,
-            "mode": mode,
-            "workspace_context": workspace_context,
-            "inspector_state": inspector_state,
-            "object_registry": object_registry,
-        }
-        return await self._get(UpdateResult, "update_session_state", parameters, reply_timeout)
-
-    async def close_session(self, session_id: str, *, reply_timeout: Seconds = DEFAULT) -> CloseResult:
-        """End a session; one that has ended already is no error."""
-        return await self._get(CloseResult, "close_session", {"session_id": session_id}, reply_timeout)
-
-    async def get_session_info(self, session_id: str, *, reply_timeout: Seconds = DEFAULT) -> InfoResult:
-        """About a session, without using it; ended ones too while they are known."""
-        return await self._get(InfoResult, "get_session_info", {"session_id": session_id}, reply_timeout)
-
-    async def list_client_sessions(self, client_id: str, *, reply_timeout: Seconds = DEFAULT) -> ListResult:
-        """A client's live sessions, the oldest first."""
-        return await self._get(ListResult, "list_client_sessions", {"client_id": client_id}, reply_timeout)
-
-    async def get_session_statistics(self, *, reply_timeout: Seconds = DEFAULT) -> StatisticsResult:
-        """Live sessions, clients that have one, and the settings that clients ask about."""
-        return await self._get(StatisticsResult, "get_session_statistics", {}, reply_timeout)
-
-    async def ping(self, *, reply_timeout: Seconds = DEFAULT) -> PingResult:
-        """Is the server there?"""
-        return await self._get(PingResult, "ping", {}, reply_timeout)
-
-    async def describe(self, command: str | None = None, *, reply_timeout: Seconds = DEFAULT) -> DescribeResult:
-        """The contract that the server keeps, or its part about one command, and the version of it."""
-        return await self._get(DescribeResult, "describe", {"command": command}, reply_timeout)
-
-    async def _get(self, result: type[R], command: str, parameters: dict[str, Any], reply_timeout: Seconds) -> R:
-        """A call of which None means "left out"."""
-        given = {name: value for name, value in parameters.items() if value is not None}
-        typed = (await self._ask(command, given, reply_timeout)).typed_result(command)
-        assert isinstance(typed, result)
-        return typed
 
     async def _ask(self, command: str, parameters: dict[str, Any], reply_timeout: Seconds) -> Reply:
         seconds = self.timeout if isinstance(reply_timeout, Default) else reply_timeout

@@ -115,8 +115,9 @@ def read_reply(line: bytes) -> Reply:
 def request_line(id: int, command: str, parameters: bytes) -> bytes:
     """The line of a request whose parameters are JSON text already; raises ValueError for a lone surrogate."""
     line = msgspec.json.encode({"id": id, "command": command, "parameters": Raw(parameters)})
-    if b"\n" in line or b"\r" in line:
-        # Only raw text can bring a newline; written compactly it is the same value on one line.
+    if b"\n" in line:
+        # Only raw text can bring a newline; written compactly it is the same value on one line.  A CR alone ends
+        # no line, and stays: a row of an export has a checksum of its text.
         line = msgspec.json.format(line, indent=-1)
     return line + b"\n"
 
@@ -132,7 +133,7 @@ def encode_object(parameters: Mapping[str, Any]) -> bytes:
             _check_json(name, value)
     text = msgspec.json.encode(parameters)
     if b"null" in text:
-        _refuse_nan(msgspec.to_builtins(parameters))
+        _refuse_nan(msgspec.to_builtins(parameters, enc_hook=_no_value))
     return text
 
 
@@ -142,6 +143,10 @@ def _check_json(name: str, text: Raw) -> None:
         msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{name} is not JSON: {error}") from None
+
+
+def _no_value(raw: Raw) -> None:
+    """Raw text is JSON: there is no NaN in it."""
 
 
 def _refuse_nan(value: Any) -> None:

@@ -3,7 +3,7 @@
     ClientError
       SessionServerError      the server answered with an error
         SessionError            a rule of session management says no
-        SessionNotFound         the session is unknown, expired or closed
+        SessionNotFound         the session is unknown, expired, closed or deleted
         ServerRuntimeError      the server failed; safe to send again
         RequestError            the request itself is wrong
       ConnectionLost          no answer will come: the connection is gone (also a ConnectionError)
@@ -58,7 +58,7 @@ class SessionError(SessionServerError):
 
 
 class SessionNotFound(SessionServerError):
-    """The session is unknown, expired or closed: it cannot be used."""
+    """The session is unknown, expired, closed or deleted: it cannot be used."""
 
 
 class ServerRuntimeError(SessionServerError):

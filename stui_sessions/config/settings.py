@@ -90,6 +90,21 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_sessions_per_client: Annotated[
         int, _about("Live sessions that one client may have.", unit="sessions", reload=RELOAD, ge=1, le=1_000_000)
     ] = 5
+    max_sessions_per_user: Annotated[
+        int,
+        _about("Live sessions that one user may have without a client.", unit="sessions", reload=RELOAD,
+               ge=1, le=1_000_000),
+    ] = 10  # fmt: skip
+    on_limit: Annotated[
+        Literal["reject", "evict_oldest"],
+        _about("What happens to a new session beyond these limits: it is refused, or the least recently active one "
+               "is closed for it.", reload=RELOAD),
+    ] = "reject"  # fmt: skip
+    default_ttl: Annotated[
+        int,
+        _about("Seconds after their creation at which sessions made by `open_session` expire however much they are "
+               "used, where their creator does not say; 0 is never.", unit="seconds", reload=RELOAD, ge=0, le=CENTURY),
+    ] = 0  # fmt: skip
     default_timeout: Annotated[
         int,
         _about("Idle time after which a session expires, where its creator names none.", unit="seconds",
@@ -103,8 +118,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = 300
     keep_expired: Annotated[
         int,
-        _about("How long an expired or closed session can still be looked at.", unit="seconds",
-               reload=RELOAD, ge=0, le=CENTURY),
+        _about("How long a session is kept that has expired, was closed or deleted: to be looked at, or brought back.",
+               unit="seconds", reload=RELOAD, ge=0, le=CENTURY),
     ] = 86_400  # fmt: skip
     allow_clients: Annotated[
         tuple[str, ...],
@@ -116,7 +131,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = ()
     create_rate: Annotated[
         int,
-        _about("New sessions of one client, with a burst of the same size; 0: no limit.",
+        _about("New sessions of one client (of one user or one address, where there is no client), with a burst of the "
+               "same size; 0: no limit.",
                unit="sessions per minute", reload=RELOAD, ge=0, le=1_000_000),
     ] = 60  # fmt: skip
 

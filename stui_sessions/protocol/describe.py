@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Raw
 
 from stui_sessions.errors import CODES
-from stui_sessions.protocol.commands import DescribeResult
 from stui_sessions.protocol.explain import find_command
+from stui_sessions.protocol.results import DescribeResult
 from stui_sessions.protocol.schema import PROTOCOL_VERSION, Schema, contract
 
 _PREFIX = "#/$defs/"

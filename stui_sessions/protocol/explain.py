@@ -8,18 +8,46 @@ from difflib import get_close_matches
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from stui_sessions.errors import Refusal, quote
 from stui_sessions.protocol.commands import COMMANDS, Command
+from stui_sessions.protocol.fields import JSON_OBJECTS, MAX_TTL
 
 _ENVELOPE_FIELDS = ("id", "command", "parameters")
 
-EXPECTED = {
+_NAME = "a string of 1 to 128 of A-Z a-z 0-9 . _ : @ -, the first a letter or a digit"
+_YES_OR_NO = "true or false"
+
+EXPECTED: dict[str, str] = {
     "session_id": "a string of 1 to 8192 characters",
-    "client_id": "a string of 1 to 128 of A-Z a-z 0-9 . _ : @ -, the first a letter or a digit",
+    "client_id": _NAME,
+    "user_id": _NAME,
+    "external_id": "a string of 1 to 256 characters",
+    "title": "a string of 1 to 60 characters that can be seen",
+    "tags": "an array of up to 32 strings of 1 to 64 characters",
+    "metadata": "an object of at most 16 KiB",
     "timeout": "an integer, 1 or more",
+    "ttl_seconds": f"an integer from 1 to {MAX_TTL}",
+    "seconds": f"an integer from 1 to {MAX_TTL}",
+    "id_format": '"counter", "timestamp" or "hex"',
+    "resume": _YES_OR_NO,
+    "on_conflict": '"error", "reuse" or "new" (in an import "error", "skip", "replace" or "new")',
     "mode": '"merge" or "replace"',
     "command": "the name of a command",
+    "include": '["state"] or an empty array',
+    "pin": _YES_OR_NO,
+    "purge": _YES_OR_NO,
+    "status": '"live", "expired", "closed" or "deleted"',
+    "text": "a string of 1 to 256 characters",
+    "sort": '"last_activity", "created_at" or "title"',
+    "order": '"asc" or "desc"',
+    "limit": "an integer from 1 to 100 (in an export to 1000)",
+    "sessions": "an array of up to 1000 rows as export_sessions gives them",
+    "cursor": "the next_cursor of the page before",
+    "backup_id": "a backup_id that begin_backup gave",
+    "offset": "an integer, 0 or more",
+    "ref": "a string of 1 to 8192 characters",
     "state_data": "an object",
     "session_state": "an object",
     "workspace_context": "an object",
@@ -28,13 +56,13 @@ EXPECTED = {
 }
 """What each parameter expects, for people.  A test keeps it complete."""
 
-_JSON_TYPE = {
-    "session_id": str,
-    "client_id": str,
-    "timeout": int,
-    "mode": str,
-    "command": str,
+_JSON_TYPE: dict[str, type] = {
+    **dict.fromkeys(("timeout", "ttl_seconds", "seconds", "limit", "offset"), int),
+    **dict.fromkeys(("resume", "pin", "purge"), bool),
+    **dict.fromkeys(("tags", "include", "sessions"), list),
+    **dict.fromkeys(JSON_OBJECTS, dict),
 }
+"""Of the parameters that are no strings."""
 
 
 def explain(message: Any, error: Exception | None) -> Refusal:
@@ -138,28 +166,43 @@ def invalid(parameter: str, expected: str, got: str) -> Refusal:
 def _check_value(command: Command, name: str, value: Any) -> None:
     expected = EXPECTED[name]
     if value is None:
+        if _fits(command, name, value):
+            return
         raise Refusal(
             "null_parameter",
             f"{name} is null; it must be {expected}, or left out where it is optional",
             parameter=name,
             expected=expected,
         )
-    wanted = _JSON_TYPE.get(name, dict)
+    wanted = _JSON_TYPE.get(name, str)
     if type(value) is not wanted:
         got = type_name(value)
         raise Refusal("wrong_type", f"{name} must be {expected}, not {got}", parameter=name, expected=expected, got=got)
     if value == "":
         raise Refusal("empty_parameter", f"{name} is empty; it must be {expected}", parameter=name, expected=expected)
     if wanted is not dict and not _fits(command, name, value):
-        raise invalid(name, expected, quote(value) if isinstance(value, str) else str(value)[:100])
+        raise invalid(name, expected, _shown(value))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return "this array"
+    return quote(value) if isinstance(value, str) else str(value)[:100]
 
 
 def _fits(command: Command, name: str, value: Any) -> bool:
+    if name == "sessions" and type(value) is list:
+        value = [_with_text(row) for row in value]
     try:
         msgspec.convert(value, command.parameter_types()[name])
     except msgspec.ValidationError:
         return False
     return True
+
+
+def _with_text(row: Any) -> Any:
+    """A row of an import as it is decoded: its session is text, whatever stands there."""
+    return {**row, "session": Raw(b"0")} if type(row) is dict and "session" in row else row
 
 
 def nearest(name: str, names: Any) -> str | None:

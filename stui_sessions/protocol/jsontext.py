@@ -9,7 +9,6 @@ closes the gap, and adds duplicate keys, depth and huge integers.
 
 import json
 import re
-from itertools import accumulate
 from typing import Any, NoReturn
 
 import msgspec
@@ -25,44 +24,53 @@ SHORT_DIGITS = 308
 """A run of fewer digits than 309 cannot pass the largest double (1.797e308)."""
 
 _LONG_INTEGER = re.compile(rb"(?<![0-9])[0-9]{309}")  # the look back keeps it linear
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
-"""One level down, one level up, as signed bytes."""
+_STRIDE = 19
+_DIGITS_LEFT = re.compile(rb"[0-9]{16}")
+"""What 309 digits in a row leave, at least, of every 19th byte.  To look at all of a line of 128 KiB costs 3 ms."""
 _NOT_A_NUMBER = re.compile(rb"[\s,:\[{]-?(?:NaN|Infinity|nan|inf)")
 
 
-def check_text(text: bytes, max_depth: int) -> Any:
+def check_text(text: bytes, max_depth: int, shallow: bool = False) -> Any:
     """The value of `text`, once nothing in it could come back as something else.
+
+    `shallow`: it is known not to be too deep.
 
     Raises Refusal: invalid_json, invalid_utf8, lone_surrogate, number_out_of_range,
     duplicate_key, too_deep.
     """
     value = _decode(text, max_depth)
-    check_value(text, value, max_depth)
+    check_value(text, value, max_depth, shallow=shallow)
     return value
 
 
-def check_value(text: bytes, value: Any, max_depth: int, level: int = 0) -> None:
+def check_value(text: bytes, value: Any, max_depth: int, level: int = 0, shallow: bool = False) -> None:
     """The part of `check_text` that decoding leaves open.
 
     `value` is what `text` decodes to; it lies `level` levels deep in a message.
     """
-    if depth_exceeds(text, max_depth - level):
+    if not shallow and depth_exceeds(text, value, max_depth - level):
         refuse_depth(max_depth)
-    if len(text) > SHORT_DIGITS and _LONG_INTEGER.search(text):
+    if len(text) > SHORT_DIGITS and _DIGITS_LEFT.search(text[::_STRIDE]) and _LONG_INTEGER.search(text):
         _check_integers(text)
     if b":" in text:
         _check_keys(text, value)
 
 
-def depth_exceeds(text: bytes, limit: int) -> bool:
-    """Arrays and objects in valid JSON `text` are nested more than `limit` levels deep."""
+def depth_exceeds(text: bytes, value: Any, limit: int) -> bool:
+    """Arrays and objects in JSON `text`, which is decoded to `value`, are nested more than `limit` levels deep.
+
+    Level by level, so linear in the text whatever its shape.  What a duplicate key has
+    hidden is not seen, and refused for that.
+    """
     if text.count(b"[") + text.count(b"{") <= limit:
         return False
-    # Linear in the text, whatever its shape (1 MB of brackets: 25 ms).
-    steps = memoryview(_STRING.sub(b"", text).translate(_STEPS, _NOT_BRACKETS)).cast("b")
-    return max(accumulate(steps), default=0) > limit
+    level = [value]
+    for _ in range(limit + 1):
+        level = [v for v in level if type(v) is dict or type(v) is list]
+        if not level:
+            return False
+        level = [child for v in level for child in (v.values() if type(v) is dict else v)]
+    return True
 
 
 def merge(current: bytes, patch: bytes) -> bytes:
@@ -75,6 +83,17 @@ def merge_with_keys(current: bytes, patch: bytes) -> tuple[bytes, tuple[str, ...
     members = decode_members(current)
     members.update(decode_members(patch))
     return encode(members), tuple(members)
+
+
+def merge_removing(current: bytes, patch: bytes) -> bytes:
+    """`current` with the members of `patch` set, and without those that are `null` in it."""
+    members = decode_members(current)
+    for key, value in decode_members(patch).items():
+        if bytes(value) == b"null":
+            members.pop(key, None)
+        else:
+            members[key] = value
+    return encode(members)
 
 
 def refuse_depth(limit: int) -> NoReturn:

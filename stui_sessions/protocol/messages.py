@@ -11,9 +11,10 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from stui_sessions.errors import Refusal
-from stui_sessions.protocol.commands import COMMANDS, Command, StateText
+from stui_sessions.protocol.commands import COMMANDS, Command
 from stui_sessions.protocol.explain import check_id, explain
 from stui_sessions.protocol.jsontext import SHORT_DIGITS, check_text, check_value, decode_any
+from stui_sessions.protocol.parameters import ImportParams, StateText
 
 NULL_ID = Raw(b"null")
 _STRING_ID = (b'{"id":"', b'{"id": "')
@@ -120,15 +121,22 @@ def failure(id: Raw, refusal: Refusal, timestamp: str) -> Failure:
 def decode_request(line: bytes, limits: WireLimits) -> Request:
     """The request on `line`; raises Malformed.
 
-    State objects are handed on as `StateText`.  The thorough check of a line costs
-    as much as the rest of its way, so there is a quick proof that it is not needed:
-    there are at least as many colons in a line as keys, so a line with no more
-    colons than the keys we know of names none twice.
+    State objects are handed on as `StateText`, and `parameters` that is left out as
+    if it were empty.  The thorough check of a line costs as much as the rest of its
+    way, so there is a quick proof that it is not needed: there are at least as many
+    colons in a line as keys, so a line with no more colons than the keys we know of
+    names none twice.
     """
     try:
         request: Request = _decode_line(line)
         command, parameters = request.command, request.parameters
-        keys = command.line_keys if parameters is not UNSET else 2
+        if parameters is UNSET:
+            keys, parameters = 2, command.params()
+            request.parameters = parameters
+        else:
+            keys = command.line_keys
+            if command.names_session and parameters.session_id is UNSET and parameters.external_id is UNSET:
+                keys -= 1
         if command.main_state is not None and (text := getattr(parameters, command.main_state)) is not UNSET:
             value = decode_any(text)
             if type(value) is dict:
@@ -160,7 +168,8 @@ def _colons(text: bytes, value: dict[str, Any], limits: WireLimits) -> int:
 def _check_thoroughly(line: bytes, request: Request, max_depth: int) -> None:
     """Raise Malformed if the line as a whole breaks a rule that its parts do not show."""
     try:
-        message = check_text(line, max_depth)
+        levels = request.command.levels
+        message = check_text(line, max_depth + levels, levels > 0 and _is_shallow(request.parameters, max_depth))
         check_id(message)
     except Refusal as refusal:
         raise Malformed(readable_id(line, refusal), refusal) from None
@@ -172,6 +181,12 @@ def _check_thoroughly(line: bytes, request: Request, max_depth: int) -> None:
                 raise Malformed(readable_id(line), explain(message, None))
             if type(text) is Raw:
                 setattr(request.parameters, name, StateText(bytes(text), tuple(value)))
+
+
+def _is_shallow(parameters: ImportParams, max_depth: int) -> bool:
+    """None of the rows, small as they mostly are, has as many brackets as would be too deep; False proves nothing."""
+    texts = map(bytes, [row.session for row in parameters.sessions])
+    return all(text.count(b"{") + text.count(b"[") < max_depth for text in texts)
 
 
 def _malformed(line: bytes, max_depth: int, error: Exception) -> Malformed:

@@ -3,9 +3,13 @@
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from stui_sessions.errors import CODES
 from stui_sessions.protocol.commands import COMMANDS, UNIVERSAL_ERRORS, Command
-from stui_sessions.protocol.schema import Schema, contract
+from stui_sessions.protocol.schema import NULL, Schema, alternatives, contract, needed_choices
+
+Definitions = dict[str, Schema]
 
 BEGIN = "<!-- reference: begin -->"
 END = "<!-- reference: end -->"
@@ -23,24 +27,51 @@ def write_reference(text: str) -> str:
 def reference() -> str:
     """The commands and the error codes, in Markdown; headings begin at the third level."""
     definitions = contract()["$defs"]
-    sections = [_command(command, definitions) for command in COMMANDS.values()]
+    told: dict[str, str] = {}
+    sections = [_command(command, definitions, told) for command in COMMANDS.values()]
     return "\n\n".join([*sections, _codes()]) + "\n"
 
 
-def _command(command: Command, definitions: dict[str, Schema]) -> str:
-    result = definitions[command.result.__name__]
-    parts = [f"### `{command.name}`", command.summary, _parameters(command, definitions), _fields("Result", result)]
-    parts += [
-        _fields(f"Each of `{name}`", definitions[item])
-        for name, field in result["properties"].items()
-        if (item := _items(field))
-    ]
+def _command(command: Command, definitions: Definitions, told: dict[str, str]) -> str:
+    """A command's section.  `told`: the types that have a table already, and the commands under which it stands."""
+    parts = [f"### `{command.name}`", command.summary, _parameters(command, definitions)]
+    parts += _inner(command, command.params.__name__, definitions, told)
+    parts += _result(command, definitions, told)
     own = "".join(f"`{code}`, " for code in command.errors if code not in UNIVERSAL_ERRORS)
     parts.append(f"Errors: {own}and [those that any request can get](#error-codes).".replace(": and", ":"))
     return "\n\n".join(parts)
 
 
-def _parameters(command: Command, definitions: dict[str, Schema]) -> str:
+def _result(command: Command, definitions: Definitions, told: dict[str, str]) -> list[str]:
+    """The tables of the result and of the items of its arrays; where one stands already, a pointer to it."""
+    name = command.result.__name__
+    if name in told:
+        return [f"The result is that of {_link(told[name])}."]
+    told[name] = command.name
+    return [_fields("Result", definitions[name]), *_inner(command, name, definitions, told)]
+
+
+def _inner(command: Command, name: str, definitions: Definitions, told: dict[str, str]) -> list[str]:
+    """The tables of the objects in the fields of a type, and of those in theirs."""
+    parts = []
+    for field, schema in definitions[name]["properties"].items():
+        item = _object(schema) or _items(schema)
+        if not item:
+            continue
+        which = f"Each of `{field}`" if _items(schema) else f"`{field}`"
+        if item in told:
+            parts.append(f"{which} is what {_link(told[item])} answers.")
+        else:
+            told[item] = command.name
+            parts += [_fields(which, definitions[item]), *_inner(command, item, definitions, told)]
+    return parts
+
+
+def _link(command: str) -> str:
+    return f"[`{command}`](#{command})"
+
+
+def _parameters(command: Command, definitions: Definitions) -> str:
     properties = definitions[command.params.__name__]["properties"]
     if not properties:
         return "No parameters."
@@ -48,7 +79,7 @@ def _parameters(command: Command, definitions: dict[str, Schema]) -> str:
         (
             f"`{name}`",
             type_text(schema),
-            "yes" if name in command.required else "no",
+            _required(command, name),
             _value(schema["default"]) if "default" in schema else "",
             schema["description"],
         )
@@ -57,8 +88,19 @@ def _parameters(command: Command, definitions: dict[str, Schema]) -> str:
     return _table(("Parameter", "Type", "Required", "Default", "Meaning"), rows)
 
 
+def _required(command: Command, name: str) -> str:
+    for names in needed_choices(command):
+        if name in names:
+            return "this or " + _any_of([f"`{other}`" for other in names if other != name])
+    return "yes" if name in command.required else "no"
+
+
 def _fields(title: str, schema: Schema) -> str:
-    rows = ((f"`{name}`", type_text(field), field["description"]) for name, field in schema["properties"].items())
+    always = schema["required"]
+    rows = (
+        (f"`{name}`", type_text(field) + ("" if name in always else ", or left out"), field["description"])
+        for name, field in schema["properties"].items()
+    )
     return _table((title, "Type", "Meaning"), rows)
 
 
@@ -73,16 +115,44 @@ def _codes() -> str:
 
 def type_text(schema: Schema) -> str:
     """The type and limits of a value, for people: `string of 1 to 8192 characters`."""
+    texts = [_one_type(one) for one in alternatives(schema)]
+    if NULL in schema.get("anyOf", ()):
+        texts.append("null")
+    # A limit that ends in "or more" would run into what follows.
+    return (", or " if any("," in text for text in texts) else " or ").join(texts)
+
+
+def _one_type(schema: Schema) -> str:
     if "enum" in schema:
-        return " or ".join(_value(value) for value in schema["enum"])
-    if _items(schema):
-        return "array of objects"
+        return _any_of([_value(value) for value in schema["enum"]])
+    if _object(schema):
+        return "object"
+    if schema["type"] == "array":
+        return _array(schema)
     text: str = schema["type"]
     if "maxLength" in schema:
         text += f" of {schema.get('minLength', 0)} to {schema['maxLength']} characters"
-    if "minimum" in schema:
+    if "minimum" in schema and "maximum" in schema:
+        text += f" from {schema['minimum']} to {schema['maximum']}"
+    elif "minimum" in schema:
         text += f", {schema['minimum']} or more"
     return text
+
+
+def _array(schema: Schema) -> str:
+    """`array of up to 32 strings of 1 to 64 characters`."""
+    items = schema["items"]
+    limit = f"up to {schema['maxItems']} " if "maxItems" in schema else ""
+    if "enum" in items:
+        return f"array of {limit}of {_one_type(items)}" if limit else f"array of {_one_type(items)}"
+    kind, of, rest = ("object", "", "") if _items(schema) else _one_type(items).partition(" of ")
+    return f"array of {limit}{kind}s{of}{rest}"
+
+
+def _object(schema: Schema) -> str:
+    """The name of the type of a value; empty if it is no object of the table."""
+    reference: str = schema.get("$ref", "")
+    return reference.rpartition("/")[2]
 
 
 def _items(schema: Schema) -> str:
@@ -91,8 +161,13 @@ def _items(schema: Schema) -> str:
     return reference.rpartition("/")[2]
 
 
+def _any_of(texts: list[str]) -> str:
+    *most, last = texts
+    return f"{', '.join(most)} or {last}" if most else last
+
+
 def _value(value: Any) -> str:
-    return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
+    return f"`{msgspec.json.encode(value).decode()}`"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -8,6 +8,7 @@ import msgspec
 
 from stui_sessions.errors import CODES
 from stui_sessions.protocol.commands import COMMANDS, UNIVERSAL_ERRORS, Command
+from stui_sessions.protocol.records import SessionRecord
 
 Schema = dict[str, Any]
 
@@ -19,6 +20,7 @@ _ID: Schema = {
     "description": "A string or a number; the reply brings it back as it came.",
     "type": ["string", "number"],
 }
+NULL: Schema = {"type": "null"}
 _TIMESTAMP: Schema = {"description": "When the reply was made; UTC, `2025-08-30T10:30:00Z`.", "type": "string"}
 
 
@@ -57,9 +59,17 @@ def parameter_schemas(command: str) -> Mapping[str, Schema]:
     return definitions[params.__name__]["properties"]  # type: ignore[no-any-return]
 
 
+def alternatives(schema: Schema) -> list[Schema]:
+    """The schemas of which a value fits one, null aside; `schema` itself where there is no choice."""
+    return [one for one in schema.get("anyOf", [schema]) if one != NULL]
+
+
 def is_text(schema: Schema) -> bool:
-    """The values that `schema` describes are strings."""
-    return schema.get("type") == "string" or any(isinstance(value, str) for value in schema.get("enum", ()))
+    """The values that `schema` describes are strings, null aside."""
+    return any(
+        one.get("type") == "string" or any(isinstance(value, str) for value in one.get("enum", ()))
+        for one in alternatives(schema)
+    )
 
 
 def _command(command: Command) -> Schema:
@@ -76,6 +86,7 @@ def _command(command: Command) -> Schema:
 def _structs(commands: Iterable[Command]) -> dict[str, Schema]:
     """The definitions of the commands' parameters and results, by the names of their types."""
     types = [type for command in commands for type in (command.params, command.result)]
+    types.append(SessionRecord)  # referred to, but decoded on its own
     _, definitions = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
     return {name: _portable(schema) for name, schema in definitions.items()}
 
@@ -97,17 +108,24 @@ def _portable(schema: Any) -> Any:
 
 def _request(command: Command) -> Schema:
     parameters = _ref(command.params.__name__)
-    needs_one = "state_data" in command.parameters
-    if needs_one:
-        # A rule between parameters, which a Struct cannot say: an update saves something.
-        parameters["anyOf"] = [{"required": [name]} for name in command.state_parameters]
+    choices = needed_choices(command)
+    if choices:
+        parameters["allOf"] = [{"anyOf": [{"required": [name]} for name in names]} for names in choices]
     return {
         "description": command.summary,
         "type": "object",
         "properties": {"id": _ID, "command": {"const": command.name}, "parameters": parameters},
-        "required": ["id", "command", *(["parameters"] if command.required or needs_one else [])],
+        "required": ["id", "command", *(["parameters"] if command.required or choices else [])],
         "additionalProperties": False,
     }
+
+
+def needed_choices(command: Command) -> list[tuple[str, ...]]:
+    """Parameters of which at least one is needed: rules between them, which a Struct cannot say."""
+    naming = [("session_id", "external_id")] if command.names_session else []
+    # An update saves something.
+    saving = [command.state_parameters] if "state_data" in command.parameters else []
+    return naming + saving
 
 
 def _success(command: Command) -> Schema:

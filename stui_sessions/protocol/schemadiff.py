@@ -239,10 +239,21 @@ class Comparison:
             what = f"the rule {keyword} is {'gone' if keyword in old else 'new'}"
             self._domain(path, what, wider=keyword in old, narrower=keyword in new)
 
+    def _rules_together(self, path: str, keyword: str, old: Schema, new: Schema) -> None:
+        """Rules that hold all at once, told apart by their places."""
+        before, after = old.get(keyword, []), new.get(keyword, [])
+        for one, other in zip(before, after, strict=False):
+            self.compare(path, one, other)
+        for schema in after[len(before) :]:
+            self._domain(path, f"the rule {_brief(schema)} is new", wider=False, narrower=True)
+        for schema in before[len(after) :]:
+            self._domain(path, f"the rule {_brief(schema)} is gone", wider=True, narrower=False)
+
     _rules: ClassVar[dict[str, Callable[["Comparison", str, str, Schema, Schema], None]]] = {
         **dict.fromkeys((*_LOWER, *_UPPER), _limit),
         **dict.fromkeys(_TEXT_RULES, _text_rule),
         **dict.fromkeys(_ALTERNATIVES, _rule_of_alternatives),
+        "allOf": _rules_together,
         "items": _items,
         "additionalProperties": _others,
     }
@@ -333,7 +344,7 @@ def _essence(schema: Any) -> Any:
 def _essence_of(keyword: str, value: Any) -> Any:
     if keyword == "properties":  # its keys are names, "title" perhaps
         return {name: _essence(schema) for name, schema in value.items()}
-    if keyword in _ALTERNATIVES:
+    if keyword in (*_ALTERNATIVES, "allOf"):
         return [_essence(schema) for schema in value]
     return _essence(value) if keyword in ("items", "additionalProperties") else value
 

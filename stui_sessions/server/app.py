@@ -9,15 +9,19 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from time import monotonic, time_ns
+from functools import lru_cache
+from time import gmtime, monotonic, strftime, time_ns
 from typing import Any
 
 import structlog
+from msgspec import structs
 
 from stui_sessions.config import Settings, check_exposure, database_path
 from stui_sessions.errors import StartError, StorageDamaged, StorageError
 from stui_sessions.logs import Logs, configure
 from stui_sessions.protocol.messages import WireLimits
+from stui_sessions.protocol.results import ServerStatistics, SweeperStatistics
+from stui_sessions.server.backups import Backups
 from stui_sessions.server.connection import Connection, PeerLimits, Peers
 from stui_sessions.server.engine import Engine
 from stui_sessions.server.listeners import Listener, bind_tcp, bind_unix
@@ -25,7 +29,7 @@ from stui_sessions.server.loader import Loader
 from stui_sessions.server.sweeper import Sweeper
 from stui_sessions.server.writer import JournalRules, Writer
 from stui_sessions.sessions.book import SessionBook
-from stui_sessions.sessions.caller import ANYONE_LOCAL
+from stui_sessions.sessions.caller import ANYONE_LOCAL, Caller
 from stui_sessions.sessions.limits import ClientLists, CreationRate
 from stui_sessions.sessions.manager import Rules, SessionManager
 from stui_sessions.sessions.timing import Expiry, Moment, format_second
@@ -84,9 +88,13 @@ def wall_clock() -> int:
     return time_ns() // 1_000_000
 
 
-def new_id(number: int, second: int) -> str:
-    """A session id in the seed's shape, with 128 bits that nobody can guess."""
-    return f"session_{number}_{second}_{secrets.randbits(128)}"
+def new_id(number: int, second: int, form: str = "counter") -> str:
+    """A session id in one of the seeds' shapes, with 128 bits that nobody can guess."""
+    if form == "counter":
+        return f"session_{number}_{second}_{secrets.randbits(128)}"
+    if form == "timestamp":
+        return f"session_{strftime('%Y%m%d_%H%M%S', gmtime(second))}_{secrets.token_hex(16)}"
+    return f"session_{secrets.token_hex(16)}"
 
 
 class App:
@@ -97,6 +105,7 @@ class App:
         self._reload = reload
         self._logs = logs
         self._log = structlog.get_logger()
+        self._began = monotonic()
         self._stop = asyncio.Event()
         self._exit_code = 0
         self._listeners: list[Listener] = []
@@ -146,11 +155,16 @@ class App:
         self.loader = Loader(self.engine, store, s.resident_limit, log)
         self.engine.want_commit = self.writer.wake
         self.engine.want_load = self.loader.want
+        path = database_path(s, os.environ)
+        self.backups = Backups(store, path, log)
+        self.manager.begin_copy = self.backups.begin
+        self.loader.read_backup = self.backups.part
         self.loader.relieve = self.writer.snapshot_some
         self.writer.on_snapshot = self.loader.trim  # what is in snapshots need not stay in memory
         self.engine.on_fault = lambda command, error: log.error("request.fault", command=command, exc_info=error)
         self.peers = Peers(self.engine, _peer_limits(s), log)
         self.sweeper = Sweeper(self.engine, self.writer, self.loader, lambda: self.manager.rules.cleanup_interval, log)
+        self.manager.vitals = self._vitals
         self._writing = asyncio.create_task(self._guard(self.writer.run()))
         for job in (self.loader.run(), self.sweeper.run(), self.peers.watch(), self._check(), self._report()):
             self._tasks.append(asyncio.create_task(self._guard(job)))
@@ -185,8 +199,19 @@ class App:
             _announce(f"listening {listener.url}")
         self._log.info("started", listeners=len(bound), durability=s.durability)
 
-    def _make_connection(self) -> Connection:
-        return Connection(self.peers, ANYONE_LOCAL)
+    def _vitals(self) -> tuple[SweeperStatistics, ServerStatistics]:
+        residents = self.manager.book.residents
+        return SweeperStatistics(self.sweeper.runs, self.sweeper.last_run), ServerStatistics(
+            uptime=int(monotonic() - self._began),
+            connections=len(self.peers.all),
+            journal_bytes=self.writer.journal_bytes,
+            database_bytes=self._store.size(),
+            resident_sessions=len(residents.sessions),
+            resident_bytes=residents.bytes,
+        )
+
+    def _make_connection(self, address: str) -> Connection:
+        return Connection(self.peers, _caller(address))
 
     def _room(self) -> int:
         """How many connections there may be now."""
@@ -260,6 +285,7 @@ class App:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.backups.close()
         try:
             await asyncio.wait_for(self._last_snapshots(), SNAPSHOT_SECONDS)
         except TimeoutError:
@@ -278,6 +304,12 @@ class App:
         await self.engine.until_committed()
         book.mark_unrecorded(book.residents.unrecorded())
         await self.writer.snapshot_all()
+
+
+@lru_cache(maxsize=1024)
+def _caller(address: str) -> Caller:
+    """Who connects from there: one object for all connections of one peer."""
+    return structs.replace(ANYONE_LOCAL, address=address)
 
 
 def _tune_garbage_collection() -> None:
@@ -310,8 +342,11 @@ def _raise_descriptor_limit() -> int:
 def _rules(s: Settings) -> Rules:
     return Rules(
         max_sessions_per_client=s.max_sessions_per_client,
+        max_sessions_per_user=s.max_sessions_per_user,
+        on_limit=s.on_limit,
         default_timeout=s.default_timeout,
         max_timeout=s.max_timeout,
+        default_ttl=s.default_ttl,
         cleanup_interval=s.cleanup_interval,
         keep_expired=s.keep_expired,
         max_state_bytes=s.max_state_bytes,

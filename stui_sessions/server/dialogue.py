@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from typing import cast
 
+from msgspec import UNSET
+
 from stui_sessions.errors import Refusal
 from stui_sessions.protocol.framing import Overflow
 from stui_sessions.protocol.messages import (
@@ -25,6 +27,7 @@ from stui_sessions.protocol.messages import (
 from stui_sessions.server.engine import Decided, Engine
 from stui_sessions.sessions.book import NotResident
 from stui_sessions.sessions.caller import Caller
+from stui_sessions.sessions.residents import Residents, owner_key
 from stui_sessions.sessions.timing import Moment
 
 TURN = 64
@@ -48,6 +51,7 @@ class Dialogue:
     """
 
     __slots__ = (
+        "_awaiting",
         "_blocked",
         "_caller",
         "_drained",
@@ -81,6 +85,8 @@ class Dialogue:
         self._held = 0
         self._blocked = False
         """A load is under way, or the next turn is: someone will call `resume`."""
+        self._awaiting: Item | None = None
+        """The request that the load is for."""
         self.paused = False
 
     @property
@@ -109,13 +115,14 @@ class Dialogue:
 
     def resume(self) -> None:
         """Go on with what was left: loads have come, the peer reads again, it is our turn."""
-        self._blocked = False
+        self._blocked, self._awaiting = False, None
         self.proceed()
 
     def fail_load(self, refusal: Refusal) -> None:
         """The request in front cannot be decided: what it needs cannot be read."""
         request = self.backlog[0] if self.backlog else None
-        if self.backlog and is_request(request):
+        # A commit that failed meanwhile may have put others in front of it: they come first.
+        if self.backlog and is_request(request) and request is self._awaiting:
             self.backlog[0] = self._engine.refuse(request.id, refusal, self._engine.clock())
         self.resume()
 
@@ -193,7 +200,7 @@ class Dialogue:
                     continue  # a blank line
                 decided = Decided(self._answer(malformed, now), None, 0)
             except NotResident as missing:
-                self._wait_for_load(missing, item, todo)
+                self._wait_for_load(missing, request if type(item) is bytes else item, todo)
                 break
             held += decided.weight
             if waiting:  # it waits behind another one, and commits are awaited in order
@@ -242,6 +249,8 @@ class Dialogue:
         self._blocked = True
         self._engine.want_load(missing, self)
         self._look_ahead()
+        assert self.backlog is not None
+        self._awaiting = self.backlog[0]
 
     def _answer(self, item: Item, now: Moment) -> Reply:
         """The reply to something that needs no decision."""
@@ -260,8 +269,7 @@ class Dialogue:
         """Start the loads of requests that come next; they are decided in their turn."""
         backlog = self.backlog
         assert backlog is not None
-        sessions = self._engine.book.residents.sessions
-        clients = self._engine.book.residents.clients
+        residents = self._engine.book.residents
         for i in range(min(LOOK_AHEAD, len(backlog))):
             item = backlog[i]
             if type(item) is bytes:
@@ -269,9 +277,20 @@ class Dialogue:
                     item = backlog[i] = decode_request(item, self._engine.limits)
                 except Malformed:
                     continue
-            if is_request(item):
-                if item.command.names_session:
-                    if item.parameters.session_id not in sessions:
-                        self._engine.want_load(NotResident(sessions=(item.parameters.session_id,)), None)
-                elif item.command.names_client and item.parameters.client_id not in clients:
-                    self._engine.want_load(NotResident(clients=(item.parameters.client_id,)), None)
+            if is_request(item) and item.parameters is not UNSET:
+                missing = _foreseen(item, residents)
+                if missing is not None:
+                    self._engine.want_load(missing, None)
+
+
+def _foreseen(request: Request, residents: Residents) -> NotResident | None:
+    """What is not in memory of what a request names first; None if that is nothing."""
+    command, p = request.command, request.parameters
+    if command.takes_id:
+        if p.session_id is not UNSET and p.session_id not in residents.sessions:
+            return NotResident(sessions=(p.session_id,))
+    elif command.takes_owner and p.client_id is not UNSET:
+        key = owner_key("" if p.user_id is UNSET else p.user_id, p.client_id)
+        if key is not None and key not in residents.groups:
+            return NotResident(groups=(key,))
+    return None

@@ -12,11 +12,13 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from stui_sessions.errors import Refusal
-from stui_sessions.protocol.commands import COMMANDS, DescribeResult
+from stui_sessions.protocol.commands import COMMANDS
 from stui_sessions.protocol.messages import Failure, Reply, Request, Success, WireLimits, failure
+from stui_sessions.protocol.results import DescribeResult, OpenResult, PageResult
 from stui_sessions.sessions.book import Change, NotResident
 from stui_sessions.sessions.caller import Caller
 from stui_sessions.sessions.manager import SessionManager
+from stui_sessions.sessions.residents import Resident
 from stui_sessions.sessions.timing import Moment
 
 ITEM_WEIGHT = 300
@@ -77,6 +79,7 @@ class Engine:
         """
         command, book = request.command, self.book
         noted = len(book.changes)
+        book.named = None
         try:
             result = self._handlers[command.name](caller, request.parameters, now)
         except NotResident:
@@ -91,13 +94,11 @@ class Engine:
             if not noted:  # the first change for the next commit; the others go with it
                 self.want_commit()
         reply = Success(request.id, "success", result, now.text)
-        if not command.names_session:
-            # One contract is shared by all replies, but each of them is encoded for itself.
-            weight = ITEM_WEIGHT + (len(result.contract) if type(result) is DescribeResult else 0)
-            return Decided(reply, request, book.newest if command.tells_state else 0, wrote, weight)
-        # Waits for the last change of this session alone, not for its neighbours'.
         resident = book.named
-        assert resident is not None
+        if not command.names_session or resident is None:
+            commit = book.newest if command.tells_state else 0
+            return Decided(reply, request, commit, wrote, ITEM_WEIGHT + _size(result, resident))
+        # Waits for the last change of this session alone, not for its neighbours'.
         if command.returns_state:
             return Decided(reply, request, resident.written, wrote, resident.size + ITEM_WEIGHT)
         if resident.written <= self.committed:
@@ -142,10 +143,10 @@ class Engine:
 
     def on_commit_failed(self, number: int, changes: list[Change], refusal: Refusal) -> None:
         """Undo commit `number` and everything decided on top of it; writers of it are refused."""
-        self.manager.undo(self.book.changes)
-        self.book.changes = []
-        self.manager.undo(changes)
+        undecided, self.book.changes = self.book.changes, []
         self.book.batch = number
+        self.manager.undo(undecided)
+        self.manager.undo(changes)
         self.book.newest = number - 1
         waiting, self._waiting = self._waiting, {}
         for waiter in waiting:
@@ -162,6 +163,15 @@ class Engine:
     def resume(self, waiters: Iterable[Waiter]) -> None:
         for waiter in waiters:
             waiter.resume()
+
+
+def _size(result: Any, resident: Resident | None) -> int:
+    """Bytes that a result takes beside what any takes, about."""
+    if type(result) is DescribeResult:  # shared by all replies, but each of them is encoded for itself
+        return len(result.contract)
+    if type(result) is PageResult:
+        return sum(ITEM_WEIGHT + row.metadata_bytes for row in result.sessions)
+    return resident.size if type(result) is OpenResult and resident is not None else 0
 
 
 class _Signal:

@@ -93,7 +93,12 @@ class Listener:
     """Accepts from one socket, up to `max_connections` over all of them."""
 
     def __init__(
-        self, listening: socket.socket, peers: Peers, make: Callable[[], Connection], room: Callable[[], int], log: Any
+        self,
+        listening: socket.socket,
+        peers: Peers,
+        make: Callable[[str], Connection],
+        room: Callable[[], int],
+        log: Any,
     ) -> None:
         self._socket = listening
         self._peers = peers
@@ -142,13 +147,13 @@ class Listener:
     def _accept_some(self) -> None:
         for _ in range(ACCEPTS_PER_TURN):
             try:
-                accepted, _address = self._socket.accept()
+                accepted, address = self._socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
                 self._on_accept_error(error)
                 return
-            self._admit(accepted)
+            self._admit(accepted, address[0] if isinstance(address, tuple) else "")
 
     def _on_accept_error(self, error: OSError) -> None:
         loop = asyncio.get_running_loop()
@@ -159,7 +164,7 @@ class Listener:
         else:
             self._warn("listener.accept_failed")
 
-    def _admit(self, accepted: socket.socket) -> None:
+    def _admit(self, accepted: socket.socket, address: str) -> None:
         accepted.setblocking(False)
         if len(self._peers.all) + len(self._starting) >= self._room():
             self._turn_away(accepted)
@@ -167,13 +172,13 @@ class Listener:
         if accepted.family != socket.AF_UNIX:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        task = asyncio.get_running_loop().create_task(self._connect(accepted))
+        task = asyncio.get_running_loop().create_task(self._connect(accepted, address))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
 
-    async def _connect(self, accepted: socket.socket) -> None:
+    async def _connect(self, accepted: socket.socket, address: str) -> None:
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(self._make, accepted)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: self._make(address), accepted)
         except OSError:
             accepted.close()
 

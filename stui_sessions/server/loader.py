@@ -7,12 +7,16 @@ time 20 k/s, fifty together 96 k/s).
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from stui_sessions.errors import Refusal, StorageError
 from stui_sessions.server.engine import Engine, Waiter
 from stui_sessions.sessions.book import NotResident
+from stui_sessions.sessions.finding import BackupPart, Question
+from stui_sessions.sessions.residents import GroupKey
 from stui_sessions.storage.base import SessionStore
+
+K = TypeVar("K")
 
 READ_AT_ONCE = 256
 CROWDED = 1.5
@@ -37,29 +41,35 @@ class Loader:
         self._wake = asyncio.Event()
         # Each key with those who wait for it; a key stays here until it is loaded.
         self._sessions: dict[str, list[Waiter]] = {}
-        self._clients: dict[str, list[Waiter]] = {}
+        self._groups: dict[GroupKey, list[Waiter]] = {}
+        self._searches: dict[Question, list[Waiter]] = {}
+        self._searching: set[asyncio.Task[None]] = set()
         self._served: dict[Waiter, None] = {}
         """Those who went on after the last read; perhaps not far."""
         self._reading = asyncio.Lock()
         self._at_once = READ_AT_ONCE
+        self.read_backup: Callable[[BackupPart], Awaitable[Any]] = _no_backups
+        """Answers for copies of the store."""
         self.relieve: Callable[[], Awaitable[None]] = _nothing
         """Waits until some more is in snapshots, so that it need not stay in memory."""
         self._failing = False
 
     def want(self, missing: NotResident, waiter: Waiter | None) -> None:
         """Load what is missing, then let `waiter` go on."""
-        for wanted, keys in ((self._sessions, missing.sessions), (self._clients, missing.clients)):
-            for key in keys:
-                waiters = wanted.setdefault(key, [])
-                if waiter is not None:
-                    waiters.append(waiter)
+        if missing.search is not None and waiter is not None:
+            self._begin_search(missing, missing.search, waiter)
+            return
+        for session_id in missing.sessions:
+            _add(self._sessions, session_id, waiter)
+        for key in missing.groups:
+            _add(self._groups, key, waiter)
         self._wake.set()
 
     async def load(self, missing: NotResident) -> None:
         """Load what is missing and return when it is resident.  StorageError if it cannot be."""
         async with self._reading:
             await self._read_sessions(missing.sessions)
-            await self._read_clients(missing.clients)
+            await self._read_groups(missing.groups)
 
     async def due(self, status: int, before: int, after: tuple[int, int], limit: int) -> list[Any]:
         """Stored sessions whose end may have come; see `SessionStore.due`."""
@@ -71,7 +81,7 @@ class Loader:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._sessions or self._clients:
+            while self._sessions or self._groups:
                 await self._load_some()
 
     async def _load_some(self) -> None:
@@ -79,31 +89,73 @@ class Loader:
         if self._engine.book.residents.bytes > CROWDED * self.resident_limit:
             await self._make_room()
         for _ in range(STAGES):
-            if self._sessions or self._clients:
+            if self._sessions or self._groups:
                 await self._read_next()
         self.trim()
 
     async def _read_next(self) -> None:
         """One read; those who waited for it go on."""
-        sessions, clients = self._first(self._sessions), self._first(self._clients)
+        sessions, groups = self._first(self._sessions), self._first(self._groups)
         error: StorageError | None = None
         try:
-            await self.load(NotResident(tuple(sessions), tuple(clients)))
+            await self.load(NotResident(tuple(sessions), tuple(groups)))
         except StorageError as failed:
             error = failed
         self._note(error)
         waiters: dict[Waiter, None] = {}
-        for key in sessions:
-            waiters.update(dict.fromkeys(self._sessions.pop(key)))
-        for key in clients:
-            waiters.update(dict.fromkeys(self._clients.pop(key)))
+        for session_id in sessions:
+            waiters.update(dict.fromkeys(self._sessions.pop(session_id)))
+        for key in groups:
+            waiters.update(dict.fromkeys(self._groups.pop(key)))
         self._served = waiters
+        self._tell(waiters, error)
+
+    def _tell(self, waiters: Iterable[Waiter], error: StorageError | None) -> None:
         if error is None:
             self._engine.resume(waiters)
         else:
             self._fail(waiters)
 
-    def _first(self, wanted: dict[str, list[Waiter]]) -> list[str]:
+    # -- searches
+
+    def _begin_search(self, missing: NotResident, search: Question, waiter: Waiter) -> None:
+        """Ask the store beside all loads; who asks the same meanwhile gets the same answer."""
+        waiters = self._searches.get(search)
+        if waiters is None:
+            waiters = self._searches[search] = []
+            task = asyncio.create_task(self._search(missing.sessions, search))
+            self._searching.add(task)
+            task.add_done_callback(self._searching.discard)
+        waiters.append(waiter)
+
+    async def _answer(self, question: Question) -> Any:
+        if isinstance(question, BackupPart):
+            return await self.read_backup(question)
+        return await self._store.search(question)
+
+    async def _search(self, session_ids: tuple[str, ...], search: Question) -> None:
+        """One search; its answer is there while those who wait for it decide, and no longer."""
+        book = self._engine.book
+        error: StorageError | None = None
+        number = book.overlay.begin_search()
+        try:
+            answer = await self._answer(search)
+            # Last, or they might be dropped again before those who wait for both can decide.
+            await self.load(NotResident(session_ids))
+            book.answers[search] = answer
+        except StorageError as failed:
+            error = failed
+        except Exception as fault:  # ours; nobody may wait for ever because of it
+            self._log.error("search.fault", exc_info=fault)
+            error = StorageError(f"the search broke: {fault!r}")
+        self._note(error)
+        try:
+            self._tell(dict.fromkeys(self._searches.pop(search)), error)
+        finally:
+            book.answers.pop(search, None)
+            book.overlay.end_search(number)
+
+    def _first(self, wanted: dict[K, list[Waiter]]) -> list[K]:
         """The keys to read next: those that the last read was not enough for, then the others in order."""
         served = self._served.keys()
         theirs = {key: None for key, waiters in wanted.items() if not served.isdisjoint(waiters)}
@@ -151,12 +203,22 @@ class Loader:
         """Ask for fewer sessions at once while they are large."""
         self._at_once = max(1, self._at_once // 2) if size > READ_BYTES else min(READ_AT_ONCE, self._at_once * 2)
 
-    async def _read_clients(self, client_ids: Iterable[str]) -> None:
-        wanted = [i for i in client_ids if i not in self._engine.book.residents.clients]
+    async def _read_groups(self, keys: Iterable[GroupKey]) -> None:
+        wanted = [key for key in keys if key not in self._engine.book.residents.groups]
         if wanted:
-            found = await self._store.load_clients(wanted)
-            for client_id in wanted:
-                self._engine.book.add_loaded_client(client_id, found.get(client_id, ()))
+            found = await self._store.load_groups(wanted)
+            for key in wanted:
+                self._engine.book.add_loaded_group(key, found.get(key, ()))
+
+
+def _add(wanted: dict[K, list[Waiter]], key: K, waiter: Waiter | None) -> None:
+    waiters = wanted.setdefault(key, [])
+    if waiter is not None:
+        waiters.append(waiter)
+
+
+async def _no_backups(part: BackupPart) -> Any:
+    return Refusal("backup_not_found", "there is no such copy")
 
 
 async def _nothing() -> None:

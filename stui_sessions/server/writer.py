@@ -190,7 +190,7 @@ class Writer:
             return False
         if not more:
             self.journal_bytes -= round.journal_bytes
-            self._engine.book.clients_snapshotted(round.upto)
+            self._engine.book.groups_snapshotted(round.upto)
             self._end_round(round, self.rules.interval, failed=False)
         self.on_snapshot()
         self._watching = _tell(self._watching)
@@ -211,7 +211,7 @@ class _Round:
         self.upto = engine.committed
         self.journal_bytes = journal_bytes
         self.wanting = wanting
-        dirty = [r for r in engine.book.dirty.values() if r.form is not None]
+        dirty = [r for r in engine.book.dirty.values() if r.forms]
         dirty.sort(key=_number)
         self._todo: Iterator[Resident] = iter(dirty)
         self._written = False
@@ -222,22 +222,24 @@ class _Round:
             sequence = self._engine.committed
             piece = self._next_piece()
             if piece:
-                await store.snapshot(sequence, [form for _, form in piece])
-                for resident, form in piece:
-                    self._engine.book.snapshotted(resident, form, sequence)
+                await store.snapshot(sequence, sorted((f for _, forms in piece for f in forms), key=_form_number))
+                for resident, forms in piece:
+                    self._engine.book.snapshotted(resident, forms, sequence)
                 return True
             self._written = True
         return await store.forget(self.upto)
 
-    def _next_piece(self) -> list[tuple[Resident, Form]]:
+    def _next_piece(self) -> list[tuple[Resident, tuple[Form, ...]]]:
         """The next few sessions, each in the form that is committed."""
         uncommitted = self._engine.book.uncommitted()
-        piece: list[tuple[Resident, Form]] = []
+        piece: list[tuple[Resident, tuple[Form, ...]]] = []
         size = 0
         for resident in self._todo:
-            form = uncommitted.get(resident.session_id, resident.form)
-            if form is not None:
-                piece.append((resident, form))
+            forms = uncommitted.get(resident.session_id)
+            if forms is None:
+                forms = resident.forms
+            if forms:
+                piece.append((resident, forms))
                 size += resident.size
             if len(piece) >= PIECE_ROWS or size >= PIECE_BYTES:
                 break
@@ -253,8 +255,10 @@ def _tell(wanting: list[asyncio.Future[None]]) -> list[asyncio.Future[None]]:
 
 
 def _number(resident: Resident) -> int:
-    form = resident.form
-    assert form is not None
+    return resident.forms[-1].number
+
+
+def _form_number(form: Form) -> int:
     return form.number
 
 

@@ -7,6 +7,8 @@ class Caller(Struct, frozen=True):
     """The one a request is decided for."""
 
     kind: str
+    address: str = ""
+    """Where it comes from, if that can be told: an IP address.  Only for the rate of those who name nothing else."""
 
 
 ANYONE_LOCAL = Caller("local")

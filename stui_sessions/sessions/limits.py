@@ -2,7 +2,7 @@
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from fnmatch import translate
 from math import ceil
 
@@ -37,7 +37,7 @@ class CreationRate:
 
     def __init__(self, per_minute: int) -> None:
         self.per_minute = per_minute
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # key -> (tokens, as of)
+        self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # key -> (tokens, as of)
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -46,14 +46,14 @@ class CreationRate:
         """Another rate from now on; what was taken stays taken."""
         self.per_minute = per_minute
 
-    def seconds_to_wait(self, key: str, now: float) -> int:
+    def seconds_to_wait(self, key: Hashable, now: float) -> int:
         """0 if one more may be created now, else the whole seconds until one may."""
         if not self.per_minute:
             return 0
         tokens = self._tokens(key, now)
         return 0 if tokens >= 1 else max(1, ceil((1 - tokens) * 60 / self.per_minute))
 
-    def take(self, key: str, now: float) -> None:
+    def take(self, key: Hashable, now: float) -> None:
         """Count one creation."""
         if not self.per_minute:
             return
@@ -61,13 +61,13 @@ class CreationRate:
         self._buckets.move_to_end(key)
         self._forget(now)
 
-    def give_back(self, key: str) -> None:
+    def give_back(self, key: Hashable) -> None:
         """A creation that was counted did not come about."""
         if key in self._buckets:
             tokens, at = self._buckets[key]
             self._buckets[key] = (min(tokens + 1, self.per_minute), at)
 
-    def _tokens(self, key: str, now: float) -> float:
+    def _tokens(self, key: Hashable, now: float) -> float:
         tokens, at = self._buckets.get(key, (float(self.per_minute), now))
         return min(float(self.per_minute), tokens + max(0.0, now - at) * self.per_minute / 60)
 

@@ -11,10 +11,25 @@ end, with a default, and old files stay readable.
 from msgspec import Struct
 from msgspec.structs import replace
 
-LIVE, EXPIRED, CLOSED = 0, 1, 2
-"""The states of a session.  Live -> expired or closed; both are final."""
+LIVE, EXPIRED, CLOSED, DELETED = 0, 1, 2, 3
+"""The states of a session; `lifecycle.py` says what leads from one to another."""
 
 EMPTY = b"{}"
+
+
+class About(Struct, frozen=True, array_like=True, gc=False):
+    """What is said of a session beside its state.  It changes seldom, so a state update need not copy it."""
+
+    user_id: str = ""  # "" where there is none, here and below
+    external_id: str = ""
+    title: str = ""
+    tags: tuple[str, ...] = ()
+    metadata: bytes = EMPTY
+    ends_at: int = 0  # ms; when it ends however much it is used, 0 for never
+    pinned: bool = False  # the sweeper does not remove it
+
+
+NOTHING = About()
 
 
 class Session(Struct, frozen=True, array_like=True, gc=False):
@@ -22,18 +37,23 @@ class Session(Struct, frozen=True, array_like=True, gc=False):
 
     number: int  # persistent counter, unique, never used again
     session_id: str
-    client_id: str
+    client_id: str  # "" where there is none
     created_at: int
     modified_at: int  # moves when state changes
     active_at: int  # moves when the session is used
     timeout: int  # seconds of idleness after which it expires
     revision: int = 1
     status: int = LIVE
-    ended_at: int = 0  # when it expired or was closed; 0 while live
+    ended_at: int = 0  # when it expired, was closed or deleted; 0 while live
     session_state: bytes = EMPTY
     workspace_context: bytes = EMPTY
     inspector_state: bytes = EMPTY
     object_registry: bytes = EMPTY
+    about: About = NOTHING
+
+    @property
+    def user_id(self) -> str:
+        return self.about.user_id
 
     @property
     def state_bytes(self) -> int:
@@ -76,11 +96,27 @@ class Used(Struct, frozen=True, array_like=True, tag="a", gc=False):
 
 
 class Ended(Struct, frozen=True, array_like=True, tag="e", gc=False):
-    """A live session expired or was closed."""
+    """A session expired, was closed or deleted."""
 
     number: int
     status: int
     at: int
+
+
+class Edited(Struct, frozen=True, array_like=True, tag="d", gc=False):
+    """What is said of a session changed."""
+
+    number: int
+    timeout: int
+    about: About
+
+
+class Reopened(Struct, frozen=True, array_like=True, tag="o", gc=False):
+    """An ended session is live again."""
+
+    number: int
+    at: int
+    about: About
 
 
 class Removed(Struct, frozen=True, array_like=True, tag="r", gc=False):
@@ -89,9 +125,11 @@ class Removed(Struct, frozen=True, array_like=True, tag="r", gc=False):
     number: int
     session_id: str
     client_id: str
+    user_id: str = ""
+    reason: str = ""  # how it had ended: expired, closed, deleted; or purged, replaced
 
 
-Record = Created | Updated | Used | Ended | Removed
+Record = Created | Updated | Used | Ended | Removed | Edited | Reopened
 """What the journal holds: what changed and what it led to, never the command."""
 
 
@@ -110,6 +148,10 @@ def apply(session: Session | None, record: Record) -> Session | None:
         return updated(session, record)
     if isinstance(record, Used):
         return used(session, record.at)
+    if isinstance(record, Edited):
+        return replace(session, timeout=record.timeout, about=record.about)
+    if isinstance(record, Reopened):
+        return replace(session, status=LIVE, ended_at=0, active_at=record.at, about=record.about)
     return ended(session, record.status, record.at)
 
 
@@ -133,7 +175,7 @@ def used(s: Session, at: int) -> Session:
 
 
 def ended(s: Session, status: int, at: int) -> Session:
-    """`s` expired or closed."""
+    """`s` expired, closed or deleted."""
     return replace(s, status=status, ended_at=at)
 
 
@@ -143,3 +185,22 @@ class Totals(Struct, array_like=True, gc=False):
     live: int = 0  # sessions with status LIVE
     clients: int = 0  # clients that have one
     last_number: int = 0  # the last session number given out
+    expired: int = 0  # sessions with status EXPIRED, and so on
+    closed: int = 0
+    deleted: int = 0
+
+    def by_status(self) -> tuple[int, int, int, int]:
+        """The sessions of each status, in the order of the statuses."""
+        return self.live, self.expired, self.closed, self.deleted
+
+    def move(self, before: int | None, after: int | None) -> None:
+        """A session went from one status to another; None is not to exist."""
+        for status, step in ((before, -1), (after, 1)):
+            if status == LIVE:
+                self.live += step
+            elif status == EXPIRED:
+                self.expired += step
+            elif status == CLOSED:
+                self.closed += step
+            elif status == DELETED:
+                self.deleted += step

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-from stui_sessions.sessions.model import LIVE, Session
+from stui_sessions.sessions.model import EXPIRED, LIVE, Session
 
 
 class Moment(Struct, frozen=True, gc=False):
@@ -38,10 +38,17 @@ class Expiry:
     def expires_at(self, s: Session) -> int:
         """The instant, in ms, from which `s` counts as expired (while it is live)."""
         expires = s.active_at + s.timeout * 1000
-        return expires if s.active_at > self.uncertain_until else expires + slack_ms(s.timeout)
+        if s.active_at <= self.uncertain_until:
+            expires += slack_ms(s.timeout)
+        ends = s.about.ends_at
+        return ends if ends and ends < expires else expires
 
     def is_live(self, s: Session, now: int) -> bool:
         return s.status == LIVE and now < self.expires_at(s)
+
+    def status(self, s: Session, now: int) -> int:
+        """The real status: a live session may have expired and nobody has noticed yet."""
+        return s.status or (LIVE if now < self.expires_at(s) else EXPIRED)
 
     def seconds_left(self, s: Session, now: int) -> int:
         """Whole seconds, rounded up, from 0 to the timeout, also after the clock was set back.
@@ -51,7 +58,7 @@ class Expiry:
         if s.status:
             return 0
         left = (s.active_at - now + 999) // 1000 + s.timeout
-        if left <= 0 or s.active_at <= self.uncertain_until:
+        if left <= 0 or s.active_at <= self.uncertain_until or s.about.ends_at:
             left = max(0, (self.expires_at(s) - now + 999) // 1000)
         return left if left < s.timeout else s.timeout
 

@@ -6,7 +6,7 @@ written in the background.  What is journaled and not yet in a snapshot is kept
 in memory by the engine, so `load` reads snapshots alone.
 
 All methods are called from one task at a time per group: (commit, snapshot,
-forget, close) never overlap each other; (load, load_clients, due) never overlap
+forget, close) never overlap each other; (load, load_groups, due) never overlap
 each other; the two groups may.
 
 Every method raises `StorageError` when the store cannot do it now (disk full,
@@ -16,11 +16,14 @@ shows, or (where the medium failed half-way) shows it whole.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from msgspec import Struct
 
+from stui_sessions.sessions.finding import Found, Search
 from stui_sessions.sessions.model import Record, Removed, Session, Totals
+from stui_sessions.sessions.residents import GroupKey
 
 
 class Recovered(Struct):
@@ -71,8 +74,20 @@ class SessionStore(Protocol):
     async def load(self, session_ids: Sequence[str]) -> dict[str, Stored]:
         """The stored form of each id asked for."""
 
-    async def load_clients(self, client_ids: Sequence[str]) -> dict[str, list[str]]:
-        """For each client, the ids of its sessions stored as live."""
+    async def load_groups(self, keys: Sequence[GroupKey]) -> dict[GroupKey, list[str]]:
+        """For each group, the ids of its sessions stored as live."""
+
+    async def search(self, search: Search) -> Found:
+        """The stored sessions that match, from indexes.
+
+        A Listing: in its order, from behind `after`, at most `limit` rows.  It looks
+        at a bounded number of rows, so there may be fewer although there are more:
+        `reached` says so.  A Reference: at most MAX_MATCHES + 1 of each kind, in no order,
+        or far more if it is `wide`; `more` says that there may be others.
+
+        Only those whose rows are whole; damaged ones are left out.  May overlap
+        every other call, itself included.
+        """
 
     async def snapshot(self, sequence: int, sessions: Sequence[Session | Removed]) -> None:
         """Write (or delete) the latest form of some sessions, as of commit `sequence`.
@@ -93,12 +108,22 @@ class SessionStore(Protocol):
     async def due(self, status: int, before: int, after: tuple[int, int], limit: int) -> list[Due]:
         """Stored sessions of `status` with `due_at <= before`, ordered by (due_at, number).
 
-        `due_at` is ended_at for ended ones; for live ones it is active_at + timeout as
-        of some snapshot, so perhaps earlier than their real end, never later: the
+        `due_at` is ended_at for ended ones (never, for pinned ones); for live ones it is
+        active_at + timeout or `ends_at`, whichever is first, as of some snapshot, so
+        perhaps earlier than their real end, never later: the
         caller judges again, and what is not due yet is noted anew with its next
         snapshot.  Only those behind the position `after` (due_at, number), at most
         `limit`.
         """
+
+    async def copy(self, path: Path) -> None:
+        """Write everything that is committed to a new file, as of one moment; may overlap every other call.
+
+        StorageError if that cannot be done, or the copy is not sound.
+        """
+
+    def size(self) -> int:
+        """Bytes that all of it takes on disk (or in memory), about."""
 
     async def mark_unclean(self, at: int) -> None:
         """Note durably that activity up to `at` may be under-recorded (start after a crash)."""

@@ -102,17 +102,17 @@ def inspect_header(path: Path) -> Found:
     Only while no connection of this process has the file open: closing any
     descriptor of a file drops all POSIX locks that the process has on it.
     """
-    header, size = _read_header(path)
-    unfinished = _size(beside(path, "-journal")) > 0
-    if size == 0:
+    header, length = _read_header(path)
+    unfinished = size(beside(path, "-journal")) > 0
+    if length == 0:
         refuse_orphan_wal(path)
         return "new"
     if unfinished and not header.strip(b"\0"):
         return "unfinished"  # a creation that was cut off; SQLite rolls it back
     if not (header.startswith(MAGIC) or MAGIC.startswith(header)):
         raise StartError(f"{path} is not an SQLite database and is left as it is: name another file")
-    if size < HEADER_SIZE:
-        raise StartError(f"{path} is damaged: {size} bytes are too few for a database. {FOUND_DAMAGED}")
+    if length < HEADER_SIZE:
+        raise StartError(f"{path} is damaged: {length} bytes are too few for a database. {FOUND_DAMAGED}")
     application = int.from_bytes(header[68:72], "big")
     if application != APPLICATION_ID:
         raise StartError(
@@ -125,7 +125,7 @@ def inspect_header(path: Path) -> Found:
 def refuse_orphan_wal(path: Path) -> None:
     """StartError if a missing or empty database left a write-ahead log behind."""
     wal = beside(path, "-wal")
-    if _size(wal) > 0:  # SQLite would delete it, and the committed changes in it
+    if size(wal) > 0:  # SQLite would delete it, and the committed changes in it
         raise StartError(
             f"{path} is missing or empty, but its write-ahead log {wal.name} is there: restore the database "
             "file that belongs to it, or set the log aside to begin anew"
@@ -140,7 +140,8 @@ def _read_header(path: Path) -> tuple[bytes, int]:
         os.close(fd)
 
 
-def _size(path: Path) -> int:
+def size(path: Path) -> int:
+    """Bytes of a file; 0 if there is none."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

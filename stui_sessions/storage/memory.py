@@ -2,10 +2,15 @@
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
+from pathlib import Path
 from zlib import crc32
 
+from msgspec.structs import replace
+
 from stui_sessions.errors import StorageError
-from stui_sessions.sessions.model import CLOSED, EXPIRED, LIVE, Record, Removed, Session, Totals
+from stui_sessions.sessions.finding import MAX_MATCHES, Found, Listing, Reference, Row, Search
+from stui_sessions.sessions.model import CLOSED, DELETED, EMPTY, EXPIRED, LIVE, Record, Removed, Session, Totals
+from stui_sessions.sessions.residents import GroupKey, groups_of
 from stui_sessions.storage.base import Due, Recovered, Stored
 from stui_sessions.storage.replay import Base, Replay
 from stui_sessions.storage.rows import decode_entry, due_at, encode_entry
@@ -20,8 +25,8 @@ class MemoryStore:
         self._journal: dict[int, bytes] = {}
         self._rows: dict[int, Base] = {}
         self._numbers: dict[str, int] = {}
-        self._live: dict[str, dict[int, str]] = {}  # client -> number -> id
-        self._due: dict[int, list[tuple[int, int]]] = {LIVE: [], EXPIRED: [], CLOSED: []}  # sorted
+        self._groups: dict[GroupKey, dict[int, str]] = {}  # -> number -> id
+        self._due: dict[int, list[tuple[int, int]]] = {LIVE: [], EXPIRED: [], CLOSED: [], DELETED: []}  # sorted
         self._clean = True
         self._uncertain_until = 0
         self._is_open = False
@@ -59,10 +64,16 @@ class MemoryStore:
         number = self._numbers.get(session_id)
         return None if number is None else self._rows[number].session
 
-    async def load_clients(self, client_ids: Sequence[str]) -> dict[str, list[str]]:
-        """See `SessionStore.load_clients`."""
+    async def load_groups(self, keys: Sequence[GroupKey]) -> dict[GroupKey, list[str]]:
+        """See `SessionStore.load_groups`."""
         self._refuse_closed()
-        return {client_id: list(self._live.get(client_id, {}).values()) for client_id in client_ids}
+        return {key: list(self._groups.get(key, {}).values()) for key in keys}
+
+    async def search(self, search: Search) -> Found:
+        """See `SessionStore.search`.  Looks at everything: this store is for few sessions."""
+        self._refuse_closed()
+        stored = [row.session for row in self._rows.values() if row.session is not None]
+        return _listed(search, stored) if isinstance(search, Listing) else _named(search, stored)
 
     async def snapshot(self, sequence: int, sessions: Sequence[Session | Removed]) -> None:
         """See `SessionStore.snapshot`."""
@@ -77,8 +88,8 @@ class MemoryStore:
         self._rows[session.number] = Base(sequence, session)
         self._numbers[session.session_id] = session.number
         insort(self._due[session.status], (due_at(session), session.number))
-        if session.status == LIVE:
-            self._live.setdefault(session.client_id, {})[session.number] = session.session_id
+        for key in groups_of(session):
+            self._groups.setdefault(key, {})[session.number] = session.session_id
 
     def _drop(self, number: int) -> None:
         row = self._rows.pop(number, None)
@@ -88,11 +99,11 @@ class MemoryStore:
         del self._numbers[old.session_id]
         due = self._due[old.status]
         del due[bisect_left(due, (due_at(old), number))]
-        if old.status == LIVE:
-            mine = self._live[old.client_id]
-            del mine[number]
-            if not mine:
-                del self._live[old.client_id]
+        for key in groups_of(old):
+            group = self._groups[key]
+            del group[number]
+            if not group:
+                del self._groups[key]
 
     async def forget(self, sequence: int) -> bool:
         """See `SessionStore.forget`."""
@@ -115,6 +126,16 @@ class MemoryStore:
         assert session is not None
         return Due(number, session.session_id, session.status, at, session.state_bytes)
 
+    async def copy(self, path: Path) -> None:
+        """There is no file to copy."""
+        raise StorageError("nothing is on disk, so there is nothing to copy")
+
+    def size(self) -> int:
+        """See `SessionStore.size`: what journal and states take."""
+        return sum(map(len, self._journal.values())) + sum(
+            row.session.state_bytes for row in self._rows.values() if row.session is not None
+        )
+
     async def mark_unclean(self, at: int) -> None:
         """See `SessionStore.mark_unclean`."""
         self._refuse_closed()
@@ -132,3 +153,31 @@ class MemoryStore:
     def _refuse_closed(self) -> None:
         if not self._is_open:
             raise StorageError("the store is closed")
+
+
+def _listed(listing: Listing, sessions: list[Session]) -> Found:
+    """One page of `sessions`."""
+    places = [(listing.position(s), s) for s in sessions if listing.matches(s)]
+    if listing.after is not None:
+        places = [place for place in places if listing.is_behind(place[0], listing.after)]
+    places.sort(key=lambda place: place[0], reverse=listing.descending)
+    page = places[: listing.limit]
+    reached = page[-1][0] if page and len(places) > len(page) else None
+    return Found([_row(s, listing.with_state) for _, s in page], reached)
+
+
+def _named(reference: Reference, sessions: list[Session]) -> Found:
+    """The first few that `reference` names, of each kind, or all."""
+    found: dict[int, Session] = {}
+    r, more = reference, False
+    for kind in (Reference(prefix=r.prefix), Reference(external_id=r.external_id), Reference(title=r.title)):
+        matches = [s for s in sessions if kind.matches(s)]
+        most = len(matches) if r.wide else MAX_MATCHES + 1
+        more = more or len(matches) > most
+        found |= {s.number: s for s in matches[:most]}
+    return Found([_row(s, with_state=False) for s in found.values()], more=more)
+
+
+def _row(session: Session, with_state: bool) -> Row:
+    bare = replace(session, session_state=EMPTY, workspace_context=EMPTY, inspector_state=EMPTY, object_registry=EMPTY)
+    return Row(session if with_state else bare, session.state_bytes)

@@ -10,9 +10,10 @@ from typing import Any
 import aiosqlite
 
 from stui_sessions.errors import StorageDamaged, StorageError
+from stui_sessions.sessions.residents import GroupKey
 from stui_sessions.storage.base import Due, Stored
 from stui_sessions.storage.border import CAUGHT, Log, primary_code, translate
-from stui_sessions.storage.rows import decode_id, decode_session, encode_id
+from stui_sessions.storage.rows import WHOLE, decode_id, decode_session, encode_text
 from stui_sessions.storage.schema import connect
 
 CACHE_KIB = 8 * 1024
@@ -24,17 +25,20 @@ MAX_IN = _SIZES[-1]
 
 _NUMBER_HINT = re.compile(rb"session_([0-9]{1,18})_")
 
-# INDEXED BY: left to itself SQLite takes sessions_by_due for a client's sessions,
-# and reads the whole table.
-_LOAD = (
-    "SELECT number, sequence, session_id, crc, data FROM sessions INDEXED BY sessions_by_id "
-    "WHERE tenant = '' AND session_id IN ({})"
+# INDEXED BY: left to itself SQLite may take sessions_by_due for an owner's sessions,
+# and read the whole table.
+_LOAD = f"SELECT {WHOLE} FROM sessions INDEXED BY sessions_by_id WHERE tenant = '' AND session_id IN ({{}})"
+_LOAD_BY_NUMBER = f"SELECT {WHOLE} FROM sessions WHERE number IN ({{}})"
+
+# CROSS JOIN: the keys first, each is then looked up; the other way round is the whole table.
+_GROUP = (
+    "SELECT column1, column2, session_id FROM (VALUES {{}}) CROSS JOIN sessions INDEXED BY {} "
+    "WHERE tenant = '' AND user_id = column1 AND {} = column2 AND status = 0"
 )
-_LOAD_BY_NUMBER = "SELECT number, sequence, session_id, crc, data FROM sessions WHERE number IN ({})"
-_CLIENTS = (
-    "SELECT client_id, session_id FROM sessions INDEXED BY sessions_by_client "
-    "WHERE tenant = '' AND status = 0 AND client_id IN ({})"
-)
+_GROUPS = {
+    "owner": _GROUP.format("sessions_by_client", "client_id"),
+    "external": _GROUP.format("sessions_by_external", "external_id") + " AND external_id <> x''",
+}
 _DUE = (
     "SELECT number, session_id, status, due_at, size FROM sessions INDEXED BY sessions_by_due "
     "WHERE status = ? AND due_at <= ? AND (due_at, number) > (?, ?) ORDER BY due_at, number LIMIT ?"
@@ -42,15 +46,15 @@ _DUE = (
 
 
 @cache
-def in_list(sql: str, count: int) -> str:
-    """`sql` with `count` question marks in its IN list."""
-    return sql.format(",".join("?" * count))
+def in_list(sql: str, count: int, item: str = "?") -> str:
+    """`sql` with `count` question marks (or other items) in its list."""
+    return sql.format(",".join([item] * count))
 
 
-def padded(values: Sequence[Any]) -> list[Any]:
+def padded(values: Sequence[Any], fill: Any = None) -> list[Any]:
     """`values` with NULLs, which match nothing, up to the next size of an IN list."""
     size = next(size for size in _SIZES if size >= len(values))
-    return [*values, *[None] * (size - len(values))]
+    return [*values, *[fill] * (size - len(values))]
 
 
 class Reader:
@@ -64,7 +68,7 @@ class Reader:
     async def open(self) -> None:
         """Connect.  StorageError if that fails."""
         try:
-            self._connection = await aiosqlite.Connection(partial(_connect, self._path), iter_chunk_size=64)
+            self._connection = await aiosqlite.Connection(partial(connect_reading, self._path), iter_chunk_size=64)
         except CAUGHT as error:
             raise translate("opening the database for reading", error) from error
 
@@ -93,7 +97,7 @@ class Reader:
 
     async def load(self, session_ids: Sequence[str]) -> dict[str, Stored]:
         """See `SessionStore.load`."""
-        keys = {encode_id(session_id): session_id for session_id in session_ids}
+        keys = {encode_text(session_id): session_id for session_id in session_ids}
         found = {session_id: Stored(None) for session_id in session_ids}
         ids = list(keys)
         for start in range(0, len(ids), MAX_IN):
@@ -145,16 +149,17 @@ class Reader:
             self._log.error("session_damaged", number=row[0])
         return Stored(session, damaged=session is None)
 
-    async def load_clients(self, client_ids: Sequence[str]) -> dict[str, list[str]]:
-        """See `SessionStore.load_clients`."""
-        keys = {encode_id(client_id): client_id for client_id in client_ids}
-        found: dict[str, list[str]] = {client_id: [] for client_id in client_ids}
-        clients = list(client_ids)
-        for start in range(0, len(clients), MAX_IN):
-            parameters = padded(clients[start : start + MAX_IN])
-            for client_id, session_id in await self.fetch(in_list(_CLIENTS, len(parameters)), parameters):
-                if client_id in keys:
-                    found[keys[client_id]].append(decode_id(session_id))
+    async def load_groups(self, keys: Sequence[GroupKey]) -> dict[GroupKey, list[str]]:
+        """See `SessionStore.load_groups`."""
+        found: dict[GroupKey, list[str]] = {key: [] for key in keys}
+        for kind, sql in _GROUPS.items():
+            stored = {(encode_text(key.user_id), encode_text(key.name)): key for key in found if key.kind == kind}
+            pairs = list(stored)
+            for start in range(0, len(pairs), MAX_IN):
+                some = padded(pairs[start : start + MAX_IN], (None, None))
+                parameters = [text for pair in some for text in pair]
+                for user_id, name, session_id in await self.fetch(in_list(sql, len(some), "(?,?)"), parameters):
+                    found[stored[user_id, name]].append(decode_id(session_id))
         return found
 
     async def due(self, status: int, before: int, after: tuple[int, int], limit: int) -> list[Due]:
@@ -163,8 +168,9 @@ class Reader:
         return [Due(number, decode_id(session_id), *rest) for number, session_id, *rest in rows]
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = connect(path, "ro")
+def connect_reading(path: Path, *, any_thread: bool = False) -> sqlite3.Connection:
+    """A connection that can only read."""
+    connection = connect(path, "ro", any_thread=any_thread)
     try:
         connection.text_factory = bytes  # damaged text is for us to judge, not for the driver to raise on
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")

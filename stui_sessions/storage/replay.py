@@ -12,8 +12,19 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from stui_sessions.errors import StorageDamaged
-from stui_sessions.sessions.model import Created, Ended, Removed, Session, Totals, Updated, Used, apply
-from stui_sessions.storage.rows import Entry
+from stui_sessions.sessions.model import (
+    Created,
+    Edited,
+    Ended,
+    Removed,
+    Reopened,
+    Session,
+    Totals,
+    Updated,
+    Used,
+    apply,
+)
+from stui_sessions.storage.rows import JOURNAL_VERSION, Entry
 
 
 class Base(NamedTuple):
@@ -23,30 +34,33 @@ class Base(NamedTuple):
     session: Session | None  # None: stored, but damaged
 
 
+Change = Updated | Used | Ended | Edited | Reopened
+
+
 class Gathered(Struct, gc=False):
-    """The journaled changes of a session whose stored form has not been read yet."""
+    """The journaled changes of a session whose stored form has not been read yet.
+
+    The newest of each kind, in their order.  That is enough: a record sets all
+    that an older one of its kind has set (`merged` sees to that for updates), so
+    whatever is left out is written over in the end, and of two kinds that set the
+    same the later one counts.
+    """
 
     sequence: int  # of the newest one
-    updated: Updated | None = None
-    used: Used | None = None  # after `updated`
-    ended: Ended | None = None
+    changes: dict[type[Change], Change]
 
-    def add(self, sequence: int, record: Updated | Used | Ended) -> None:
+    def add(self, sequence: int, record: Change) -> None:
         """One more change, after all others."""
         self.sequence = sequence
-        if isinstance(record, Updated):
-            self.updated = record if self.updated is None else merged(self.updated, record)
-            self.used = None
-        elif isinstance(record, Used):
-            self.used = record
-        else:
-            self.ended = record
+        before = self.changes.pop(type(record), None)
+        if isinstance(record, Updated) and isinstance(before, Updated):
+            record = merged(before, record)
+        self.changes[type(record)] = record
 
     def on(self, session: Session) -> Session:
         """The session with all changes."""
-        for record in (self.updated, self.used, self.ended):
-            if record is not None:
-                session = apply(session, record) or session
+        for record in self.changes.values():
+            session = apply(session, record) or session
         return session
 
 
@@ -69,6 +83,7 @@ class Replay:
     def __init__(self) -> None:
         self.sequence = 0
         self.totals = Totals()
+        self.version = JOURNAL_VERSION  # of the newest entry
         self.entries = 0
         self.damaged: list[int] = []  # stored, but damaged: their changes have nothing to go on
         self._latest: dict[int, Session | Removed | Gathered] = {}
@@ -81,6 +96,7 @@ class Replay:
                 raise StorageDamaged(f"the journal has a gap: entry {self.sequence} is followed by {sequence}")
             self.sequence = sequence
             self.totals = entry.totals
+            self.version = entry.version
             self.entries += 1
             for record in entry.records:
                 if isinstance(record, Created):
@@ -90,11 +106,11 @@ class Replay:
                 else:
                     self._change(sequence, record)
 
-    def _change(self, sequence: int, record: Updated | Used | Ended) -> None:
+    def _change(self, sequence: int, record: Change) -> None:
         number = record.number
         before = self._latest.get(number)
         if before is None:
-            before = self._latest[number] = Gathered(sequence)
+            before = self._latest[number] = Gathered(sequence, {})
         if isinstance(before, Gathered):
             before.add(sequence, record)
         elif isinstance(before, Session):

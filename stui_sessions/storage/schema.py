@@ -10,7 +10,7 @@ from pathlib import Path
 from stui_sessions.errors import StartError, StorageDamaged
 from stui_sessions.storage.files import APPLICATION_ID, FOUND_DAMAGED
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 QUICK_CHECK_LIMIT = 64 * 2**20
 """Bytes.  A larger database is checked beside normal work instead of before it:
@@ -18,30 +18,56 @@ a cold `quick_check` was measured at 80 MB/s."""
 
 OLDEST_SQLITE = (3, 35, 0)
 
-# `tenant` leads every unique key, so that there can be more than one some day.
-# The rowid (`number`) is the last part of every index: (status, due_at) is
-# ordered by (status, due_at, number).
-_TABLES = """
+BUSY_MS = 5000
+"""How long a statement waits for another connection's lock."""
+
+_JOURNAL = """
 CREATE TABLE journal (
     sequence INTEGER PRIMARY KEY,
     crc INTEGER NOT NULL,
     data BLOB NOT NULL
 );
+"""
+
+# Text is stored as UTF-8 in BLOBs: they hold a NUL as well, and their order is
+# that of the code points.  `head` is before `data`, so that a list, which needs
+# no state, does not follow a large row's overflow pages.
+SESSIONS = """
 CREATE TABLE sessions (
     number INTEGER PRIMARY KEY,
     tenant TEXT NOT NULL DEFAULT '',
     session_id BLOB NOT NULL,
-    client_id TEXT NOT NULL,
+    client_id BLOB NOT NULL,
+    user_id BLOB NOT NULL,
+    external_id BLOB NOT NULL,
+    title BLOB NOT NULL,
     status INTEGER NOT NULL,
+    active_at INTEGER NOT NULL,
     due_at INTEGER NOT NULL,
     size INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
+    head_crc INTEGER NOT NULL,
     crc INTEGER NOT NULL,
+    head BLOB NOT NULL,
     data BLOB NOT NULL
 );
+"""
+
+# `tenant` leads every key that sessions are found by, so that there can be more
+# than one some day.  The rowid (`number`) is the last part of every index:
+# (status, due_at) is ordered by (status, due_at, number).
+INDEXES = """
 CREATE UNIQUE INDEX sessions_by_id ON sessions (tenant, session_id);
-CREATE INDEX sessions_by_client ON sessions (tenant, client_id) WHERE status = 0;
+CREATE INDEX sessions_by_client ON sessions (tenant, client_id, user_id, status);
+CREATE INDEX sessions_by_user ON sessions (tenant, user_id, status);
+CREATE INDEX sessions_by_external ON sessions (tenant, external_id, user_id) WHERE external_id <> x'' AND status = 0;
 CREATE INDEX sessions_by_due ON sessions (status, due_at);
+CREATE INDEX sessions_by_status ON sessions (tenant, status);
+CREATE INDEX sessions_by_activity ON sessions (tenant, status, active_at);
+CREATE INDEX sessions_by_title ON sessions (tenant, status, title);
+"""
+
+_META = """
 CREATE TABLE meta (
     key TEXT PRIMARY KEY,
     value
@@ -54,19 +80,25 @@ INSERT INTO meta (key, value) VALUES ('clean', 1), ('uncertain_until', 0);
 _CREATE = f"""
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
-{_TABLES}
+{_JOURNAL}
+{SESSIONS}
+{INDEXES}
+{_META}
 COMMIT;
 """
 
-_COLUMNS = {
-    "journal": {"sequence", "crc", "data"},
-    "sessions": {
-        *("number", "tenant", "session_id", "client_id", "status"),
-        *("due_at", "size", "sequence", "crc", "data"),
-    },
-    "meta": {"key", "value"},
+_COLUMNS = {"journal": {"sequence", "crc", "data"}, "meta": {"key", "value"}}
+_SESSIONS_1 = {
+    *("number", "tenant", "session_id", "client_id", "status"),
+    *("due_at", "size", "sequence", "crc", "data"),
 }
-_INDEXES = {"sessions_by_id", "sessions_by_client", "sessions_by_due"}
+_SESSIONS_2 = _SESSIONS_1 | {"user_id", "external_id", "title", "active_at", "head_crc", "head"}
+_INDEXES_1 = {"sessions_by_id", "sessions_by_client", "sessions_by_due"}
+_INDEXES_2 = _INDEXES_1 | {
+    *("sessions_by_user", "sessions_by_external", "sessions_by_status", "sessions_by_activity", "sessions_by_title"),
+}
+_SHAPES = {1: (_SESSIONS_1, _INDEXES_1), 2: (_SESSIONS_2, _INDEXES_2)}
+"""What each version of the schema has."""
 
 
 def connect(path: Path, mode: str, *, any_thread: bool = False) -> sqlite3.Connection:
@@ -75,7 +107,7 @@ def connect(path: Path, mode: str, *, any_thread: bool = False) -> sqlite3.Conne
         f"{path.as_uri()}?mode={mode}",
         uri=True,
         isolation_level=None,
-        timeout=5.0,
+        timeout=BUSY_MS / 1000,
         cached_statements=64,
         check_same_thread=not any_thread,
     )
@@ -96,8 +128,18 @@ def create(path: Path) -> None:
         if connection.execute("PRAGMA page_count").fetchone()[0]:
             return
         connection.execute("BEGIN IMMEDIATE")
-        for statement in filter(str.strip, _CREATE.split(";")):  # executescript would commit first
-            connection.execute(statement)
+        run(connection, _CREATE)
+
+
+def run(connection: sqlite3.Connection, script: str) -> None:
+    """Some statements, in the transaction that is open: `executescript` would commit first."""
+    for statement in filter(str.strip, script.split(";")):
+        connection.execute(statement)
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """The version of the tables in a database of ours."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def inspect(connection: sqlite3.Connection, path: Path) -> bool:
@@ -119,7 +161,7 @@ def _inspect_versions(connection: sqlite3.Connection, path: Path) -> None:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     if application != APPLICATION_ID:
         raise StartError(f"{path} is not a database of this program and is left as it is: name another file")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    version = version_of(connection)
     if version > SCHEMA_VERSION:
         raise StartError(
             f"{path} has schema version {version}, and this server knows up to version {SCHEMA_VERSION}: "
@@ -130,15 +172,16 @@ def _inspect_versions(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _inspect_tables(connection: sqlite3.Connection, path: Path) -> None:
+    sessions, needed = _SHAPES[version_of(connection)]
     missing = []
-    for table, columns in _COLUMNS.items():
+    for table, columns in (_COLUMNS | {"sessions": sessions}).items():
         present = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
         if not present:
             missing.append(f"table {table}")
         else:
             missing += [f"column {table}.{column}" for column in sorted(columns - present)]
     indexes = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
-    missing += [f"index {index}" for index in sorted(_INDEXES - indexes)]
+    missing += [f"index {index}" for index in sorted(needed - indexes)]
     if missing:
         raise StartError(f"{path} is damaged: {', '.join(missing)} missing. {FOUND_DAMAGED}")
 

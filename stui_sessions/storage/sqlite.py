@@ -4,7 +4,7 @@
   connection's thread, one fsync, the GIL released meanwhile.
 - A snapshot is one multi-row upsert into `sessions`; `forget` then drops the
   journal rows that snapshots cover.
-- One connection writes (`writer.py`), another one reads (`reader.py`), in WAL mode.
+- One connection writes (`writer.py`), one loads (`reader.py`), one searches (`searcher.py`), in WAL mode.
 - Nothing is read at the start but the journal, so a start does not depend on the
   number of sessions stored.
 """
@@ -22,13 +22,17 @@ from zlib import crc32
 from msgspec import Struct
 
 from stui_sessions.errors import StartError, StorageDamaged, StorageError
+from stui_sessions.sessions.finding import Found, Search
 from stui_sessions.sessions.model import Record, Removed, Session, Totals
-from stui_sessions.storage import files, journal, schema
+from stui_sessions.sessions.residents import GroupKey
+from stui_sessions.storage import backup, files, journal, migration, schema
+from stui_sessions.storage.background import interruptible
 from stui_sessions.storage.base import Due, Recovered, Stored
 from stui_sessions.storage.border import Log, translate
 from stui_sessions.storage.lock import FileLock
 from stui_sessions.storage.reader import MAX_IN, Reader, in_list, padded
 from stui_sessions.storage.rows import Row, encode_entry, encode_session
+from stui_sessions.storage.searcher import Searcher
 from stui_sessions.storage.writer import PAGE, Durability, Writer
 
 CHUNK_ROWS = MAX_IN
@@ -62,6 +66,7 @@ class SqliteStore:
         self._log = log
         self._lock = FileLock(files.beside(self.path, ".lock"))
         self._reader = Reader(self.path, log)
+        self._searcher = Searcher(self.path, log)
         self._writer = Writer(self.path, durability, log)
         self._sequence = 0
         self._ledger = Ledger()
@@ -112,18 +117,28 @@ class SqliteStore:
         """Look and replay, on a connection that cannot write.
 
         A database that is refused stays as it was; a writing connection, as the
-        last one to close, would merge the write-ahead log.
+        last one to close, would merge the write-ahead log.  So is a database of an
+        older schema looked at and replayed first, and migrated when nothing is wrong.
         """
-        self._ledger = Ledger()
         with closing(schema.connect(self.path, "ro")) as connection:
             self.checked = schema.inspect(connection, self.path)
-            return journal.recover(connection, self._ledger.add_piece, self._clock, self._log)
+            if schema.version_of(connection) == schema.SCHEMA_VERSION:
+                return self._replay(connection, journal.NEWEST)
+            self._replay(connection, migration.FORM_1)
+        migration.migrate(self.path, self._clock, self._log)
+        with closing(schema.connect(self.path, "ro")) as connection:
+            return self._replay(connection, journal.NEWEST)
+
+    def _replay(self, connection: sqlite3.Connection, form: journal.Form) -> Recovered:
+        self._ledger = Ledger()
+        return journal.recover(connection, form, self._ledger.add_piece, self._clock, self._log)
 
     async def _start(self, recovered: Recovered) -> None:
         """Connect to stay, and mark the database as in use."""
         self._sequence = recovered.sequence
         await self._writer.open()  # sets WAL mode
         await self._reader.open()
+        self._searcher.open()
         await self._set_meta("clean", 0)
 
     async def close(self, clean: bool) -> None:
@@ -135,6 +150,7 @@ class SqliteStore:
             await self._release(refused=False)
 
     async def _release(self, *, refused: bool) -> None:
+        await self._searcher.close()
         if self._writer.damage is None and not refused:
             await self._reader.close()
             await self._writer.close(merge=True)
@@ -174,7 +190,7 @@ class SqliteStore:
         values: list[object] = [value for row in rows for value in row]
         values += [None] * ((slots - len(rows)) * len(Row._fields))
         values.append(self._clock())
-        size = sum(len(row.data) for row in rows) + len(rows) * PAGE
+        size = sum(map(bytes_of, rows)) + 2 * len(rows) * PAGE  # one of them sessions_by_activity's
         written = await self._writer.execute(upsert(slots, moving=False), values, size)
         if written < len(rows):
             await self._writer.execute(upsert(slots, moving=True), values, size)
@@ -190,6 +206,17 @@ class SqliteStore:
         self._ledger.drop(piece.last)
         return True
 
+    async def copy(self, path: Path) -> None:
+        """See `SessionStore.copy`.  The write-ahead log grows while the copy is made, and is brought down again."""
+        try:
+            await asyncio.to_thread(backup.copy, self.path, path)
+        finally:
+            await self._writer.shrink()
+
+    def size(self) -> int:
+        """See `SessionStore.size`: the database with its write-ahead log."""
+        return files.size(self.path) + files.size(files.beside(self.path, "-wal"))
+
     async def mark_unclean(self, at: int) -> None:
         """See `SessionStore.mark_unclean`."""
         await self._set_meta("uncertain_until", at)
@@ -203,9 +230,13 @@ class SqliteStore:
         """See `SessionStore.load`."""
         return await self._reader.load(session_ids)
 
-    async def load_clients(self, client_ids: Sequence[str]) -> dict[str, list[str]]:
-        """See `SessionStore.load_clients`."""
-        return await self._reader.load_clients(client_ids)
+    async def load_groups(self, keys: Sequence[GroupKey]) -> dict[GroupKey, list[str]]:
+        """See `SessionStore.load_groups`."""
+        return await self._reader.load_groups(keys)
+
+    async def search(self, search: Search) -> Found:
+        """See `SessionStore.search`."""
+        return await self._searcher.search(search)
 
     async def due(self, status: int, before: int, after: tuple[int, int], limit: int) -> list[Due]:
         """See `SessionStore.due`."""
@@ -220,7 +251,8 @@ class SqliteStore:
         """
         try:
             with closing(schema.connect(self.path, "ro", any_thread=True)) as connection:
-                findings = await _interruptible(connection, schema.quick_check)
+                work = asyncio.ensure_future(asyncio.to_thread(schema.quick_check, connection))
+                findings = await interruptible(work, connection.interrupt)
             if findings:
                 raise sqlite3.DatabaseError(f"database disk image is malformed: {findings[0]}")
         except (OSError, sqlite3.Error) as error:
@@ -232,33 +264,21 @@ class SqliteStore:
         self._log.info("database_checked")
 
 
-async def _interruptible(connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], list[str]]) -> list[str]:
-    """Run a long `query` in a thread; if the caller is cancelled, so is the query."""
-    work = asyncio.ensure_future(asyncio.to_thread(query, connection))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        while not work.done():  # an interrupt before the statement begins is lost
-            connection.interrupt()
-            await asyncio.wait([work], timeout=0.05)
-        work.exception()  # seen: it is the interrupt
-        raise
-
-
 @cache
 def upsert(slots: int, *, moving: bool) -> str:
     """The statement that writes up to `slots` rows; unused slots are NULL, the last parameter is the time in ms.
 
     A session's place in sessions_by_due is moved only when the time noted there has
-    come, or is later than the real one: a row written without touching the indexes
-    costs less than half (31 k/s against 13 k/s, spread over a million).  So there
-    are two statements, the second (`moving`) for what the first leaves out.
+    come, or is later than the real one: a row written without touching all the
+    indexes costs less than half.  So there are two statements, the second (`moving`)
+    for what the first leaves out.  Only sessions_by_activity is always exact.
     """
     names = Row._fields
     row = f"({','.join('?' * len(names))})"
-    stays = "sessions.status = excluded.status AND sessions.due_at <= excluded.due_at AND sessions.due_at > ?"
-    content = ("size", "sequence", "crc", "data")
-    updated = ("status", "due_at", *content) if moving else content
+    same = " AND ".join(f"sessions.{name} = excluded.{name}" for name in ("status", "external_id", "title"))
+    stays = f"{same} AND sessions.due_at <= excluded.due_at AND sessions.due_at > ?"
+    content = ("active_at", "size", "sequence", "head_crc", "crc", "head", "data")
+    updated = ("status", "external_id", "title", "due_at", *content) if moving else content
     return (
         f"INSERT INTO sessions ({','.join(names)}) SELECT * FROM (VALUES {','.join([row] * slots)}) "
         f"WHERE column1 IS NOT NULL ON CONFLICT (number) DO UPDATE SET "
@@ -266,16 +286,21 @@ def upsert(slots: int, *, moving: bool) -> str:
     )
 
 
+def bytes_of(row: Row) -> int:
+    """What a row has to be written, about."""
+    return len(row.head) + len(row.data)
+
+
 def chunked(rows: Iterable[Row]) -> Iterable[list[Row]]:
     """Rows in groups of at most CHUNK_ROWS and about CHUNK_BYTES."""
     chunk: list[Row] = []
     size = 0
     for row in rows:
-        if chunk and (len(chunk) == CHUNK_ROWS or size + len(row.data) > CHUNK_BYTES):
+        if chunk and (len(chunk) == CHUNK_ROWS or size + bytes_of(row) > CHUNK_BYTES):
             yield chunk
             chunk, size = [], 0
         chunk.append(row)
-        size += len(row.data)
+        size += bytes_of(row)
     if chunk:
         yield chunk
 

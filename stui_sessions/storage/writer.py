@@ -13,8 +13,9 @@ from typing import Any, Literal
 import aiosqlite
 
 from stui_sessions.errors import StorageDamaged, StorageError
+from stui_sessions.storage import files
 from stui_sessions.storage.border import CAUGHT, Log, is_medium, translate
-from stui_sessions.storage.schema import connect
+from stui_sessions.storage.schema import BUSY_MS, connect
 
 Durability = Literal["full", "normal"]
 
@@ -127,6 +128,19 @@ class Writer:
         """Checkpoint if there is enough to make it worth its fsync."""
         if self._unmerged >= CHECKPOINT_WORTH:
             await self._checkpoint("PASSIVE")
+
+    async def shrink(self) -> None:
+        """Merge the log that has grown beside a long read, and cut it down; without waiting for other readers."""
+        await self._checkpoint("PASSIVE")
+        connection = self._connection
+        if connection is None or files.size(files.beside(self._path, "-wal")) <= WAL_KEEP:
+            return
+        try:
+            await connection.execute("PRAGMA busy_timeout = 0")
+            await self._checkpoint("TRUNCATE")
+            await connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        except CAUGHT as error:
+            self._log.debug("shrink_failed", error=str(error))
 
     async def _checkpoint(self, mode: str) -> None:
         """Move the WAL's pages into the database, so that the next writer starts it again.

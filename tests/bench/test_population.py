@@ -7,6 +7,7 @@ import pytest
 
 from stui_sessions.bench.population import Population
 from stui_sessions.client import Client, CloseResult, CreateResult, SessionError, SessionServerError, StatisticsResult
+from stui_sessions.protocol.results import RemovedCounts, ServerStatistics, StatusCounts, SweeperStatistics
 
 
 class StrictClient:
@@ -22,7 +23,8 @@ class StrictClient:
         self._told = told
 
     async def get_session_statistics(self) -> StatisticsResult:
-        return StatisticsResult(0, 0, self._told, 3600, 300)
+        nothing = StatusCounts(0, 0, 0, 0), RemovedCounts(), SweeperStatistics(), ServerStatistics()
+        return StatisticsResult(0, 0, self._told, 3600, 300, *nothing)
 
     async def create_session(self, client_id: str, **options: Any) -> CreateResult:
         self.asked += 1

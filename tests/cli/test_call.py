@@ -68,6 +68,62 @@ def test_values_take_the_type_of_their_parameter() -> None:
     }
 
 
+def test_booleans_arrays_and_null_are_json_too() -> None:
+    assert parameters("open_session", "resume=false", 'tags=["a", "b c"]', "title=5", "on_conflict=new") == {
+        "resume": False,
+        "tags": ["a", "b c"],
+        "title": "5",
+        "on_conflict": "new",
+    }
+    assert parameters("list_sessions", "limit=5", "tags=[]", "text=null", "order=asc") == {
+        "limit": 5,
+        "tags": [],
+        "text": "null",
+        "order": "asc",
+    }
+    assert parameters("update_session", "pin=true", "ttl_seconds=null") == {"pin": True, "ttl_seconds": None}
+    assert parameters("get_session", 'include=["state"]') == {"include": ["state"]}
+
+
+def test_a_string_that_can_be_null_is_taken_as_it_is() -> None:
+    """A title may well be "null"; null itself is said with `:=`."""
+    assert parameters("update_session", "title=null", "external_id=5") == {"title": "null", "external_id": "5"}
+    assert parameters("update_session", "title:=null", 'external_id:="5"') == {"title": None, "external_id": "5"}
+
+
+def test_with_a_colon_every_value_is_json(tmp_path: Path) -> None:
+    assert parameters("of_the_future", "n:=5", "o:={}", "s=5") == {"n": 5, "o": {}, "s": "5"}
+    assert parameters("create_session", "client_id:=5", "timeout:=60") == {"client_id": 5, "timeout": 60}
+    assert b'"n":1.10' in text("of_the_future", "n:=1.10")
+    file = tmp_path / "f"
+    file.write_text('["a"]\n')
+    assert parameters("create_session", f"tags=@{file}", f"metadata:=@{file}") == {"tags": ["a"], "metadata": ["a"]}
+    assert parameters("create_session", "client_id=a:=b", "title=:=") == {"client_id": "a:=b", "title": ":="}
+    for arguments in (["timeout=5", "timeout:=5"], ["timeout:=5", "timeout=5"]):
+        with pytest.raises(click.UsageError, match="twice"):
+            parameters("create_session", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("command", "argument", "message"),
+    [
+        ("open_session", "resume=yes", 'resume takes true or false in JSON, and "yes" is not JSON'),
+        ("open_session", "resume=True", "resume takes true or false in JSON"),
+        ("list_sessions", "tags=a,b", 'tags takes an array in JSON, and "a,b" is not JSON'),
+        ("update_session", "ttl_seconds=never", "ttl_seconds takes an integer or null in JSON"),
+        ("update_session", "title:=None", "title takes a string or null in JSON"),
+        ("list_sessions", "status:=live", "status takes a value in JSON"),
+        ("of_the_future", "n:=", "n takes a value in JSON"),
+        ("of_the_future", ":=5", "write key=value, or key:=JSON"),
+        ("of_the_future", "n:", "write key=value, or key:=JSON"),
+    ],
+)
+def test_what_would_have_been_json_is_told(command: str, argument: str, message: str) -> None:
+    with pytest.raises(click.UsageError) as raised:
+        parameters(command, argument)
+    assert message in raised.value.message
+
+
 def test_numbers_keep_their_text() -> None:
     assert b'{"a":1.10,"b": -0}' in text("create_session", 'session_state={"a":1.10,"b": -0}')
     assert b'{"a":1.10,"b": -0}' in text("create_session", json_object='{"session_state":{"a":1.10,"b": -0}}')
@@ -282,12 +338,14 @@ def completions(*words: str) -> list[str]:
 
 def test_commands_are_completed() -> None:
     assert completions("") == list(COMMANDS)
-    assert completions("re") == ["restore_session"]
+    assert completions("re") == ["restore_session", "resolve_session", "read_backup"]
+    assert completions("und") == ["undelete_session"]
 
 
 def test_parameters_are_completed_once_each() -> None:
     assert completions("create_session", "") == [f"{name}=" for name in COMMANDS["create_session"].parameters]
     assert completions("update_session_state", "session_id=x", "s") == ["state_data="]
+    assert completions("update_session", "title:=null", "t") == ["tags=", "timeout=", "ttl_seconds="]
     assert completions("of_the_future", "s") == []
 
 
@@ -295,10 +353,15 @@ def test_values_are_completed_where_there_are_a_few() -> None:
     assert completions("update_session_state", "mode=") == ["mode=merge", "mode=replace"]
     assert completions("update_session_state", "mode=m") == ["mode=merge"]
     assert completions("update_session_state", "session_id=") == []
+    assert completions("open_session", "resume=") == ["resume=true", "resume=false"]
+    assert completions("open_session", "on_conflict=n") == ["on_conflict=new"]
+    assert completions("update_session", "title:=") == []
     # bash: `=` is a word of its own.
     assert completions("update_session_state", "mode", "=") == ["merge", "replace"]
     assert completions("update_session_state", "mode", "=", "r") == ["replace"]
     assert completions("update_session_state", "session_id", "=", "x", "mo") == ["mode="]
+    assert completions("delete_session", "purge", "=", "t") == ["true"]
+    assert completions("update_session", "title", ":=", "null", "ti") == ["timeout="]
 
 
 def test_the_help_says_how_to_switch_completion_on() -> None:

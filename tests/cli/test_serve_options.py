@@ -187,7 +187,7 @@ def test_the_overview_lists_every_command_without_importing_one(monkeypatch: pyt
     monkeypatch.setattr("stui_sessions.cli.main.import_module", lambda name: pytest.fail(f"imported {name}"))
     result = CliRunner().invoke(main, ["--help"])
     assert result.exit_code == 0
-    assert set(COMMANDS) == {"serve", "call", "bench", "schema"}
+    assert set(COMMANDS) == {"serve", "call", "backup", "restore", "export", "import", "bench", "schema"}
     for name, (_, text) in COMMANDS.items():
         assert f"  {name} " in result.output
         assert text in result.output

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from stui_sessions.client import (
+    REMOVE,
     Client,
     ConnectionLost,
     ProtocolViolation,
@@ -72,6 +74,39 @@ async def test_what_is_left_out_is_not_sent() -> None:
         call = start(client.create_session("me", timeout=60, object_registry={}))
         assert (await fake.request())["parameters"] == {"client_id": "me", "timeout": 60, "object_registry": {}}
         call.cancel()
+
+
+async def test_a_session_can_be_named_by_its_external_id() -> None:
+    async with pair() as (fake, client):
+        call = start(client.touch_session(external_id="notebook 7", user_id="ada"))
+        request = await fake.request()
+        assert request["parameters"] == {"external_id": "notebook 7", "user_id": "ada"}
+        await fake.succeed(request["id"], session_id="s", last_activity="x", expires_at="y")
+        assert (await call).session_id == "s"
+
+
+async def test_what_is_to_be_removed_is_sent_as_null() -> None:
+    async with pair() as (fake, client):
+        call = start(client.update_session("s", title=REMOVE, ttl_seconds=REMOVE, tags=["a"], pin=False))
+        assert (await fake.request())["parameters"] == {
+            "session_id": "s",
+            "title": None,
+            "ttl_seconds": None,
+            "tags": ["a"],
+            "pin": False,
+        }
+        call.cancel()
+
+
+async def test_a_field_that_a_result_leaves_out_is_unset() -> None:
+    async with pair() as (fake, client):
+        call = start(client.create_session("me"))
+        request = await fake.request()
+        times = {"created_at": "2025-08-30T10:30:00Z", "timeout": 1}
+        await fake.succeed(request["id"], session_id="s", client_id="me", is_active=True, revision=1, **times)
+        result = await call
+        assert result.evicted_session_id is UNSET
+        assert not result.evicted_session_id
 
 
 async def test_any_command_can_be_called_by_name() -> None:

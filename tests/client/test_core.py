@@ -51,6 +51,14 @@ def test_a_request_is_one_line_of_json_with_an_id_of_its_own() -> None:
     assert first_id != second_id
 
 
+def test_raw_text_may_hold_null_wherever_it_is() -> None:
+    sessions = [Raw(b'{"a": null}'), Raw(b'{"b":\r null}')]
+    _, line = ClientCore().request("import_sessions", {"sessions": sessions, "x": Raw(b"null"), "y": None})
+    assert b'"sessions":[{"a": null},{"b":\r null}],"x":null,"y":null' in line
+    with pytest.raises(ValueError, match="nan"):
+        ClientCore().request("import_sessions", {"sessions": [*sessions, float("nan")]})
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("wrap", [lambda v: v, lambda v: {"a": [None, (v,)]}, lambda v: [{"b": v}]])
 def test_what_json_cannot_say_is_refused_and_not_saved_as_null(value: float, wrap: Any) -> None:

@@ -1,7 +1,7 @@
 """Comparing what a document says a reply is with what came.
 
 `<name>` in a document stands for what differs from run to run.  `<time>` is any
-instant and `<seconds>` any whole number; every other name stands for the same
+instant, `<seconds>` and `<number>` any whole number; every other name stands for the same
 text wherever it appears: the first reply that has it says what that is, and later
 requests and replies get it from there.  White space between JSON tokens does not
 count; everything else does, the order of fields and the text of numbers included.
@@ -11,7 +11,7 @@ import re
 
 _PLACEHOLDER = re.compile(r"<([a-z][a-z0-9_]*)>")
 _STRING_OR_SPACE = re.compile(r'("(?:[^"\\]|\\.)*")|\s+')
-_PATTERNS = {"time": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "seconds": r"\d+"}
+_PATTERNS = {"time": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "seconds": r"\d+", "number": r"\d+"}
 
 
 class Names:

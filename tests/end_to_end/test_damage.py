@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from stui_sessions.storage.schema import SCHEMA_VERSION
 from tests.conftest import StartServer
 from tests.support.database import SESSIONS, edit, fill, flip, inflate, refusal, session_ids, unchanged
 from tests.support.server import ServerProcess
@@ -38,6 +39,8 @@ def server(make_server: StartServer, template: Path) -> ServerProcess:
 
 Change = Callable[[Path], Any]
 
+NEWER = SCHEMA_VERSION + 1
+
 DAMAGES: dict[str, tuple[Change, str]] = {
     "magic": (lambda path: flip(path, 0, 16), "not an SQLite database"),
     "header": (lambda path: flip(path, 16, 40), "damaged"),
@@ -53,7 +56,10 @@ DAMAGES: dict[str, tuple[Change, str]] = {
     "half": (lambda path: os.truncate(path, path.stat().st_size // 2), "damaged"),
     "one page": (lambda path: os.truncate(path, 4096), "damaged"),
     "60 bytes": (lambda path: os.truncate(path, 60), "damaged"),
-    "newer schema": (lambda path: edit(path, "PRAGMA user_version = 2"), "schema version 2"),
+    "newer schema": (
+        lambda path: edit(path, f"PRAGMA user_version = {SCHEMA_VERSION + 1}"),
+        f"schema version {SCHEMA_VERSION + 1}",
+    ),
     "other program": (lambda path: edit(path, "PRAGMA application_id = 7"), "another program"),
     "no version": (lambda path: edit(path, "PRAGMA user_version = 0"), "damaged"),
 }

@@ -134,9 +134,8 @@ def test_settings_come_from_file_environment_and_flags(start_server: StartServer
     server = start_server(
         "--config", str(file), "--max-sessions-per-client", "9", env={"STUI_SESSIONS_CLEANUP_INTERVAL": "222"}
     )
-    assert server.result("get_session_statistics") == {
-        "total_sessions": 0,
-        "active_clients": 0,
+    told = server.result("get_session_statistics")
+    assert {name: told[name] for name in ("max_sessions_per_client", "default_timeout", "cleanup_interval")} == {
         "max_sessions_per_client": 9,
         "default_timeout": 100,
         "cleanup_interval": 222,

@@ -1,12 +1,16 @@
 """Making lines, and what becomes of them."""
 
 import json
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from zlib import crc32
 
+import msgspec
 import pytest
-from msgspec import UNSET
+from msgspec import UNSET, Raw, UnsetType
 
-from stui_sessions.protocol.commands import COMMANDS, STATE_OBJECTS, UNIVERSAL_ERRORS
+from stui_sessions.protocol.commands import COMMANDS, UNIVERSAL_ERRORS
+from stui_sessions.protocol.fields import STATE_OBJECTS
 from stui_sessions.protocol.messages import (
     Malformed,
     Request,
@@ -16,15 +20,94 @@ from stui_sessions.protocol.messages import (
 
 LIMITS = WireLimits()
 
+RECORD: dict[str, Any] = {
+    "session_id": "session_1_1735567800_1234567890",
+    "client_id": "client_001",
+    "user_id": None,
+    "external_id": None,
+    "title": "A title",
+    "tags": ["a"],
+    "metadata": {},
+    "status": "live",
+    "pinned": False,
+    "revision": 2,
+    "timeout": 60,
+    "created_at_ms": 1735567800000,
+    "modified_at_ms": 1735567800001,
+    "active_at_ms": 1735567800002,
+    "ended_at_ms": None,
+    "ends_at_ms": None,
+    "session_state": {"a": 1},
+    "workspace_context": {},
+    "inspector_state": {},
+    "object_registry": {},
+}
+"""A session as it is exported."""
+
+
+def row(record: dict[str, Any]) -> dict[str, Any]:
+    """A row of an export, its checksum being right on a line that `line_of` makes."""
+    return {"checksum": f"{crc32(json.dumps(record).encode()):08x}", "session": record}
+
+
 GOOD: dict[str, Any] = {
     "session_id": "session_1_1735567800_1234567890",
     "client_id": "client_001",
+    "user_id": "ada@example.org",
+    "external_id": "notebook 7",
+    "title": "A title",
+    "tags": ["a", "b c"],
     "timeout": 60,
+    "ttl_seconds": 3600,
+    "seconds": 60,
+    "id_format": "hex",
+    "resume": False,
+    "on_conflict": "new",
     "mode": "merge",
     "command": "ping",
-    **{name: {"a": 1} for name in ("state_data", *STATE_OBJECTS)},
+    "sessions": [row(RECORD)],
+    "backup_id": "0123abcd",
+    "offset": 7,
+    "include": ["state"],
+    "pin": True,
+    "purge": False,
+    "status": "closed",
+    "text": "notes",
+    "sort": "title",
+    "order": "asc",
+    "limit": 5,
+    "cursor": "AbC-_",
+    "ref": "session_1",
+    **{name: {"a": 1} for name in ("state_data", *STATE_OBJECTS, "metadata")},
 }
 """A good value for each parameter of the table."""
+
+EVERY_PARAMETER = [(command.name, parameter) for command in COMMANDS.values() for parameter in command.parameters]
+
+_IN_WORDS: dict[Any, str] = {
+    str: "a string",
+    int: "an integer",
+    bool: "a boolean",
+    list: "an array",
+    Raw: "an object",
+    NoneType: "null",
+}
+
+
+def json_types(command: str, parameter: str) -> set[str]:
+    """The JSON types that a parameter takes, as its Python type has them."""
+    return _words(COMMANDS[command].parameter_types()[parameter])
+
+
+def _words(type: Any) -> set[str]:
+    origin, arguments = get_origin(type), get_args(type)
+    if origin is Annotated:
+        return _words(arguments[0])
+    if origin in (Union, UnionType):
+        return {word for one in arguments if one is not UnsetType for word in _words(one)}
+    if origin is Literal:
+        return {_IN_WORDS[value.__class__] for value in arguments}
+    return {_IN_WORDS[origin or type]}
 
 
 def line_of(command: str, parameters: Any = UNSET, id: Any = "1") -> bytes:
@@ -34,8 +117,16 @@ def line_of(command: str, parameters: Any = UNSET, id: Any = "1") -> bytes:
     return json.dumps(message).encode()
 
 
+def plain(value: Any) -> Any:
+    """A decoded value as JSON has it: rows of an export are structs with raw text in them."""
+    return json.loads(msgspec.json.encode(value))
+
+
 def required(command: str) -> dict[str, Any]:
-    return {name: GOOD[name] for name in COMMANDS[command].required}
+    """What a request needs; where it names a session, that is by its id."""
+    row = COMMANDS[command]
+    names = ("session_id", *row.required) if row.names_session else row.required
+    return {name: GOOD[name] for name in names}
 
 
 def decode(line: bytes, limits: WireLimits = LIMITS) -> Request:

@@ -44,8 +44,9 @@ def test_a_command_is_told_with_all_that_belongs_to_it(name: str) -> None:
 
 
 def test_the_rule_between_parameters_is_told() -> None:
-    assert len(told("update_session_state")["parameters"]["anyOf"]) == 4
-    assert "anyOf" not in told("create_session")["parameters"]
+    naming, saving = told("update_session_state")["parameters"]["allOf"]
+    assert (len(naming["anyOf"]), len(saving["anyOf"])) == (2, 4)
+    assert "allOf" not in told("create_session")["parameters"]
 
 
 def test_what_the_schemas_refer_to_comes_along() -> None:

@@ -133,9 +133,20 @@ CASES: list[tuple[Edit, str, Effect]] = [
         WORDING,
     ),
     (
-        lambda d: d["$defs"]["update_session_state.request"]["properties"]["parameters"]["anyOf"].pop(),
+        lambda d: d["$defs"]["update_session_state.request"]["properties"]["parameters"]["allOf"][1]["anyOf"].pop(),
         'update_session_state.parameters: the alternative {"required":["object_registry"]} is gone',
         BREAK,
+    ),
+    (
+        lambda d: d["$defs"]["touch_session.request"]["properties"]["parameters"]["allOf"].append({"required": ["x"]}),
+        'touch_session.parameters: the rule {"required":["x"]} is new',
+        BREAK,
+    ),
+    (
+        lambda d: d["$defs"]["touch_session.request"]["properties"]["parameters"].pop("allOf"),
+        'touch_session.parameters: the rule {"anyOf":[{"required":["session_id"]},'
+        '{"required":["external_id"]}]} is gone',
+        ADDITION,
     ),
     # results
     (add("PingResult", "load", True), "ping.result.load: new", ADDITION),

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import UNSET, Raw
+from msgspec import Raw
 
 from stui_sessions.errors import Refusal
-from stui_sessions.protocol.commands import COMMANDS, StateText
+from stui_sessions.protocol.commands import COMMANDS
 from stui_sessions.protocol.messages import (
     NULL_ID,
     Success,
@@ -17,7 +17,8 @@ from stui_sessions.protocol.messages import (
     failure,
     is_request,
 )
-from tests.protocol.lines import GOOD, SEED, code_of, decode, line_of, refused, required
+from stui_sessions.protocol.parameters import StateText
+from tests.protocol.lines import GOOD, SEED, code_of, decode, line_of, plain, refused, required
 
 # -- good requests
 
@@ -48,13 +49,17 @@ def test_every_command_with_all_its_parameters(command: str) -> None:
         if name in COMMANDS[command].state_parameters:
             assert got == StateText(json.dumps(value).encode(), tuple(value))
         else:
-            assert got == value
+            assert plain(got) == value
 
 
 @pytest.mark.parametrize("command", [name for name, c in COMMANDS.items() if not c.required])
 def test_parameters_may_be_missing_where_none_is_required(command: str) -> None:
-    assert decode(line_of(command)).parameters is UNSET
-    assert decode(line_of(command, {})).parameters is not UNSET
+    """Also where a session is to be named: in which of two ways is for the rules to judge."""
+    params = COMMANDS[command].params
+    for line in (line_of(command), line_of(command, {}), line_of(command, id="é")):
+        assert decode(line).parameters == params()
+    # Each has its own: state objects are put into them.
+    assert decode(line_of(command)).parameters is not decode(line_of(command)).parameters
 
 
 @pytest.mark.parametrize("command", [name for name, c in COMMANDS.items() if c.required])
@@ -201,6 +206,37 @@ def test_a_bad_envelope_names_the_field(line: bytes, field: str, word: str) -> N
 @pytest.mark.parametrize("line", [b"[]", b'"ping"', b"17", b"null", b"true", b"1.5"])
 def test_json_that_is_no_object_is_no_request(line: bytes) -> None:
     assert code_of(line) == "invalid_request"
+
+
+# -- duplicate keys, where the quick proof counts
+
+FRAMES = [
+    b'{"id":1,"command":"%b"}',
+    b'{"id":1,"command":"%b","parameters":{}}',
+    b'{"id":1,"command":"%b","parameters":{"external_id":"x"}}',
+    b'{"id":1,"command":"%b","parameters":{"session_id":"x"}}',
+    b'{"id":1,"command":"%b","parameters":{"session_id":"x","user_id":"x"}}',
+]
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("command", [name for name, c in COMMANDS.items() if c.names_session and not c.required])
+def test_a_duplicate_key_is_found_however_the_session_is_named(command: str, frame: bytes) -> None:
+    line = frame % command.encode()
+    assert decode(line).command.name == command
+    for key in (b'"id":1', b'"command":"%b"' % command.encode(), b'"parameters":{}', b'"session_id":"x"'):
+        if key in line:
+            assert code_of(line.replace(key, key + b"," + key)) == "duplicate_key"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_duplicate_key_is_found_in_what_every_command_needs(command: str) -> None:
+    for parameters in (required(command), {name: GOOD[name] for name in COMMANDS[command].parameters}):
+        line = line_of(command, parameters, id=1)
+        for name, value in {"id": 1, **parameters}.items():
+            member = f'"{name}": {json.dumps(value)}'.encode()
+            assert member in line
+            assert code_of(line.replace(member, member + b", " + member)) == "duplicate_key"
 
 
 # -- names

@@ -5,12 +5,23 @@ from typing import Any
 
 import pytest
 
-from stui_sessions.protocol.commands import COMMANDS, StateText
-from stui_sessions.protocol.explain import (
-    _JSON_TYPE,
-    EXPECTED,
+from stui_sessions.protocol.commands import COMMANDS
+from stui_sessions.protocol.explain import EXPECTED
+from stui_sessions.protocol.fields import MAX_TTL
+from stui_sessions.protocol.parameters import StateText
+from tests.protocol.lines import (
+    EVERY_PARAMETER,
+    GOOD,
+    RECORD,
+    code_of,
+    decode,
+    json_types,
+    line_of,
+    plain,
+    refused,
+    required,
+    row,
 )
-from tests.protocol.lines import code_of, decode, line_of, refused, required
 
 # -- values: four cases of every parameter in the table, and all types
 
@@ -24,26 +35,50 @@ OF_TYPE: dict[str, Any] = {
 }
 
 
-EVERY_PARAMETER = [(command.name, parameter) for command in COMMANDS.values() for parameter in command.parameters]
+def type_of(command: str, parameter: str) -> str:
+    """The one type that a parameter has, null aside."""
+    (type,) = json_types(command, parameter) - {"null"}
+    return type
 
 
-def type_of(parameter: str) -> str:
-    return {str: "a string", int: "an integer", dict: "an object"}[_JSON_TYPE.get(parameter, dict)]
+def sent(command: str, parameter: str, value: Any) -> bytes:
+    """A request with this parameter and what is needed beside it."""
+    return line_of(command, {**required(command), parameter: value})
+
+
+def taken(command: str, parameter: str, value: Any) -> Any:
+    """The value of a parameter as it was decoded."""
+    return getattr(decode(sent(command, parameter, value)).parameters, parameter)
+
+
+def command_with(parameter: str) -> str:
+    return next(name for name, command in COMMANDS.items() if parameter in command.parameters)
 
 
 @pytest.mark.parametrize(("command", "parameter"), EVERY_PARAMETER)
-def test_null_is_no_value(command: str, parameter: str) -> None:
-    refusal = refused(line_of(command, {**required(command), parameter: None})).refusal
+def test_null_is_no_value_unless_the_type_has_it(command: str, parameter: str) -> None:
+    if "null" in json_types(command, parameter):
+        assert taken(command, parameter, None) is None
+        return
+    refusal = refused(sent(command, parameter, None)).refusal
     assert refusal.code == "null_parameter"
     assert refusal.details == {"parameter": parameter, "expected": EXPECTED[parameter]}
     assert parameter in refusal.text
     assert EXPECTED[parameter] in refusal.text
 
 
+def test_null_removes_what_a_session_need_not_have() -> None:
+    nullable = {place for place in EVERY_PARAMETER if "null" in json_types(*place)}
+    assert nullable
+    for command, parameter in nullable:
+        assert parameter not in COMMANDS[command].required
+        assert taken(command, parameter, GOOD[parameter]) == GOOD[parameter]
+
+
 @pytest.mark.parametrize(("command", "parameter"), EVERY_PARAMETER)
 def test_empty_is_no_value(command: str, parameter: str) -> None:
-    refusal = refused(line_of(command, {**required(command), parameter: ""})).refusal
-    assert refusal.code == ("empty_parameter" if type_of(parameter) == "a string" else "wrong_type")
+    refusal = refused(sent(command, parameter, "")).refusal
+    assert refusal.code == ("empty_parameter" if type_of(command, parameter) == "a string" else "wrong_type")
     assert refusal.details["parameter"] == parameter
     assert refusal.details["expected"] == EXPECTED[parameter]
 
@@ -62,43 +97,132 @@ def test_missing_is_told_where_it_is_required(command: str, parameter: str) -> N
 @pytest.mark.parametrize("got", OF_TYPE)
 @pytest.mark.parametrize(("command", "parameter"), EVERY_PARAMETER)
 def test_another_type_is_told_as_such(command: str, parameter: str, got: str) -> None:
-    if got == type_of(parameter):
+    if got == type_of(command, parameter):
         return
-    refusal = refused(line_of(command, {**required(command), parameter: OF_TYPE[got]})).refusal
+    refusal = refused(sent(command, parameter, OF_TYPE[got])).refusal
     assert refusal.code == "wrong_type"
     assert refusal.details == {"parameter": parameter, "expected": EXPECTED[parameter], "got": got}
     assert EXPECTED[parameter] in refusal.text
     assert got in refusal.text
 
 
+NAMES_TAKEN = ["a", "A1", "9", "a._:@-", "a" * 128]
+NAMES_REFUSED = ["_a", "a b", "a\n", "ä", "a\u0000", "a/b", "a" * 129]
+
+TAKEN: dict[str, list[Any]] = {
+    "client_id": NAMES_TAKEN,
+    "user_id": NAMES_TAKEN,
+    "external_id": ["x", " ", "a\nb", "é\U0001f600", "x" * 256, "\U0001f600" * 256],
+    "title": ["x", "\u0000", "x" * 1000],  # what is left of it is for the rules to judge
+    "tags": [[], ["x"], ["x", "x"], ["x" * 64], ["é\U0001f600", " "], ["x"] * 32],
+    "timeout": [1, 2**63, 10**30],
+    "ttl_seconds": [1, MAX_TTL],
+    "seconds": [1, MAX_TTL],
+    "limit": [1, 100],
+    "include": [[], ["state"]],
+    "resume": [True, False],
+    "pin": [True, False],
+    "purge": [True, False],
+    "id_format": ["counter", "timestamp", "hex"],
+    "on_conflict": ["error", "new"],  # what else it may be depends on the command: see below
+    "mode": ["merge", "replace"],
+    "status": ["live", "expired", "closed", "deleted"],
+    "sort": ["last_activity", "created_at", "title"],
+    "order": ["asc", "desc"],
+    "text": ["x", " ", "%_\\", "x" * 256],
+    "cursor": ["x", "not made by a server", "x" * 8192],
+    "ref": ["x", "é\U0001f600", "x" * 8192],
+    "command": ["x", "é\U0001f600", "x" * 1000],  # that there is none of that name is another error
+    "backup_id": ["x", "é\U0001f600", "x" * 64],
+    "offset": [0, 2**53],
+    # What is in a row, and whether its checksum is right, is for the rules to judge.
+    "sessions": [[], [row(RECORD)] * 2, [row({})], [{"checksum": "00000000", "session": None}], [row({})] * 1000],
+}
+"""Values at the edge of what a parameter takes."""
+
+_NO_CHOICE = ["x", "Title", "asc ", "null"]
+REFUSED: dict[str, list[Any]] = {
+    "client_id": NAMES_REFUSED,
+    "user_id": NAMES_REFUSED,
+    "external_id": ["x" * 257],
+    "title": ["x" * 1001],
+    "tags": [[""], ["x", ""], ["x" * 65], ["x"] * 33, [1], [None], [True], [["x"]], [{}]],
+    "timeout": [0, -1, -(10**30)],
+    "ttl_seconds": [0, -1, MAX_TTL + 1, 2**63, 2**64, 10**30],
+    "seconds": [0, -1, MAX_TTL + 1, 10**30],
+    "limit": [0, -1, 1001, 10**30],
+    "include": [["state", "state"], ["State"], [""], [None], [1]],
+    **dict.fromkeys(("id_format", "on_conflict", "mode", "status", "sort", "order"), _NO_CHOICE),
+    "text": ["x" * 257],
+    "cursor": ["x" * 8193],
+    "ref": ["x" * 8193],
+    "backup_id": ["x" * 65],
+    "offset": [-1, 2**53 + 1, 10**30],
+    "sessions": [
+        [row({})] * 1001,
+        *[[None], [1], ["x"], [[]], [{}]],
+        *[[{"checksum": "00000000"}], [{"session": {}}], [{**row({}), "more": 1}]],
+        *[[row({}) | {"checksum": wrong}] for wrong in (None, 5, "", "0000000", "000000000", "0000000A", "00000000\n")],
+    ],
+}
+"""Values of the right type beyond it."""
+
+
+def test_every_parameter_with_a_limit_is_met_on_both_sides_of_it() -> None:
+    free = {name for name, value in GOOD.items() if isinstance(value, dict)} | {"session_id"}
+    assert set(TAKEN) == set(GOOD) - free
+    assert set(TAKEN) - set(REFUSED) == {"resume", "pin", "purge", "command"}
+
+
 @pytest.mark.parametrize(
-    ("parameter", "value"),
+    ("parameter", "value"), [(name, value) for name, values in TAKEN.items() for value in values], ids=repr
+)
+def test_a_value_at_the_edge_is_taken(parameter: str, value: Any) -> None:
+    for command, name in EVERY_PARAMETER:
+        if name == parameter:
+            assert plain(taken(command, parameter, value)) == value
+
+
+@pytest.mark.parametrize(
+    ("command", "other"),
+    [("open_session", "reuse"), ("import_sessions", "skip"), ("import_sessions", "replace")],
+)
+def test_what_a_conflict_leads_to_depends_on_the_command(command: str, other: str) -> None:
+    assert taken(command, "on_conflict", other) == other
+    (elsewhere,) = {"open_session", "import_sessions"} - {command}
+    refusal = refused(sent(elsewhere, "on_conflict", other)).refusal
+    assert refusal.code == "invalid_parameter"
+    assert refusal.details["parameter"] == "on_conflict"
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"), [(name, value) for name, values in REFUSED.items() for value in values], ids=repr
+)
+def test_a_value_beyond_the_edge_is_not_allowed(parameter: str, value: Any) -> None:
+    for command, name in EVERY_PARAMETER:
+        if name == parameter:
+            refusal = refused(sent(command, parameter, value)).refusal
+            assert refusal.code == "invalid_parameter"
+            assert refusal.details == {"parameter": parameter, "expected": EXPECTED[parameter]}
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "text"),
     [
-        ("timeout", 0),
-        ("timeout", -1),
-        ("client_id", "_a"),
-        ("client_id", "a b"),
-        ("client_id", "a\n"),
-        ("client_id", "ä"),
-        ("client_id", "a\u0000"),
-        ("client_id", "a/b"),
-        ("client_id", "a" * 129),
+        ("tags", ["x", ""], "tags must be an array of up to 32 strings of 1 to 64 characters, not this array"),
+        ("tags", "x", "tags must be an array of up to 32 strings of 1 to 64 characters, not a string"),
+        ("include", ["all"], 'include must be ["state"] or an empty array, not this array'),
+        ("include", "state", 'include must be ["state"] or an empty array, not a string'),
+        ("resume", "true", "resume must be true or false, not a string"),
+        ("purge", 1, "purge must be true or false, not an integer"),
+        ("sort", "age", 'sort must be "last_activity", "created_at" or "title", not "age"'),
+        ("order", True, 'order must be "asc" or "desc", not a boolean'),
+        ("limit", 1001, f"limit must be {EXPECTED['limit']}, not 1001"),
+        ("limit", 1.5, f"limit must be {EXPECTED['limit']}, not a number with a fraction or an exponent"),
     ],
 )
-def test_a_value_that_is_not_allowed(parameter: str, value: Any) -> None:
-    refusal = refused(line_of("create_session", {"client_id": "a", parameter: value})).refusal
-    assert refusal.code == "invalid_parameter"
-    assert refusal.details == {"parameter": parameter, "expected": EXPECTED[parameter]}
-
-
-@pytest.mark.parametrize("value", ["x", "Merge", "replace "])
-def test_an_unknown_mode(value: str) -> None:
-    assert code_of(line_of("update_session_state", {"session_id": "x", "mode": value})) == "invalid_parameter"
-
-
-@pytest.mark.parametrize("value", ["a", "A1", "9", "a._:@-", "a" * 128])
-def test_client_ids_that_are_allowed(value: str) -> None:
-    assert decode(line_of("create_session", {"client_id": value})).parameters.client_id == value
+def test_what_is_said_of_arrays_booleans_choices_and_numbers(parameter: str, value: Any, text: str) -> None:
+    assert refused(sent(command_with(parameter), parameter, value)).refusal.text == text
 
 
 @pytest.mark.parametrize("value", ["x", " ", "a\nb", "a\u0000b", "é\U0001f600", "x" * 8192, "\U0001f600" * 8192])
@@ -114,10 +238,6 @@ def test_a_session_id_over_its_length() -> None:
 def test_what_is_no_integer_as_a_timeout(text: bytes) -> None:
     line = b'{"id":"1","command":"create_session","parameters":{"client_id":"a","timeout":%b}}' % text
     assert code_of(line) == "wrong_type"
-
-
-def test_an_integer_beyond_64_bits_as_a_timeout_is_left_to_the_rules() -> None:
-    assert decode(line_of("create_session", {"client_id": "a", "timeout": 10**30})).parameters.timeout == 10**30
 
 
 def test_the_first_thing_that_is_wrong_is_told() -> None:

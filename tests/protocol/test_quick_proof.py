@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from stui_sessions.errors import Refusal
+from stui_sessions.protocol.commands import COMMANDS
 from stui_sessions.protocol.explain import (
     check_envelope,
     check_parameters,
@@ -17,14 +18,24 @@ from stui_sessions.protocol.messages import (
     WireLimits,
     decode_request,
 )
-from tests.protocol.lines import LIMITS, SEED
+from tests.protocol.lines import GOOD, LIMITS, SEED, line_of, required
 
 # -- the quick proof against the thorough check
 
 LINES = [
     *SEED,
+    *[line_of(name, required(name)) for name in COMMANDS],
+    *[line_of(name, {p: GOOD[p] for p in command.parameters}) for name, command in COMMANDS.items()],
     b'{"id":"1","command":"ping"}',
     b'{"id":1,"command":"ping","parameters":{}}',
+    b'{"id":"1","command":"open_session"}',
+    b'{"id":"1","command":"restore_session"}',
+    b'{"id":1,"command":"restore_session","parameters":{}}',
+    b'{"id":"1","command":"touch_session","parameters":{"external_id":"a","user_id":"b"}}',
+    b'{"id":"1","command":"update_session_state","parameters":{"external_id":"a","state_data":{"k":1}}}',
+    b'{"id":"1","command":"update_session","parameters":{"session_id":"a","title":null,"metadata":{"k":null}}}',
+    b'{"id":"1","command":"open_session","parameters":{"metadata":{"k":":"},"session_state":{"k":{"l":1}}}}',
+    b'{"id":"1","command":"list_sessions","parameters":{"tags":["a",":"],"limit":5}}',
     b'{"id":"1","command":"update_session_state","parameters":{"session_id":"a","state_data":{}}}',
     b'{"id":"1","command":"update_session_state","parameters":{"session_id":"a","state_data":{"a":[[[[[[]]]]]]}}}',
     b'{"id":"1","command":"update_session_state","parameters":{"session_id":"a","state_data":{"k":1,"l":{"m":2}}}}',
@@ -40,6 +51,7 @@ TOKENS = [
     *[b"{", b"}", b"[", b"]", b"[[[[", b"]]]]", b'"', b":", b",", b"\\", b" ", b"\x00", b"\xff", b"\x01", b"\x7f"],
     *[b"1", b"-", b".", b"e", b"1e400", b"9" * 309, b"9" * 400, b"1" * 6000, b"NaN", b"null", b"true", b"01"],
     *[b'"a":1,', b'"a":1', b',"a":1', b'"id":"1",', b',"command":"ping"', b'"session_id":"a",', b"{}", b"[]"],
+    *[b'"external_id":"a",', b'"metadata":{},', b'"title":null,', b'"tags":[":"],', b'"parameters":{},', b"false"],
     *[b"\\u003a", b"\\u0061", b"\\ud800", b"\\udc00", b"\\ud83d\\ude00", b"\xed\xa0\x80", b"\xc3\xa9", b'"\\u003a":1,'],
 ]
 
@@ -115,14 +127,15 @@ members = st.recursive(
         st.tuples(st.sampled_from(["session_id", "state_data", "state_data", "mode", "workspace_context"]), members),
         max_size=4,
     ),
+    named=st.sampled_from([['"session_id":"a"'], ['"external_id":"a"'], []]),
     extra=st.sampled_from(["", '"id":"2",', '"parameters":{},', '"x":1,']),
     max_depth=st.sampled_from([8, 128]),
 )
 def test_no_way_to_write_an_update_fools_the_quick_proof(
-    values: list[tuple[str, str]], extra: str, max_depth: int
+    values: list[tuple[str, str]], named: list[str], extra: str, max_depth: int
 ) -> None:
     limits = WireLimits(max_depth=max_depth)
-    parameters = ",".join(['"session_id":"a"', *(f'"{name}":{value}' for name, value in values)])
+    parameters = ",".join([*named, *(f'"{name}":{value}' for name, value in values)])
     line = f'{{"id":"1",{extra}"command":"update_session_state","parameters":{{{parameters}}}}}'.encode()
     assert by_decoding(line, limits) == thorough(line, limits)
 
@@ -130,6 +143,16 @@ def test_no_way_to_write_an_update_fools_the_quick_proof(
 @given(st.binary(max_size=80))
 def test_any_bytes_become_a_request_or_a_refusal_and_nothing_else(line: bytes) -> None:
     by_decoding(line, LIMITS)
+
+
+def test_the_object_that_is_proven_quickly_is_the_one_that_requests_most_often_bring() -> None:
+    quick = {name: command.main_state for name, command in COMMANDS.items() if command.main_state is not None}
+    assert quick == {
+        "open_session": "session_state",
+        "create_session": "session_state",
+        "update_session_state": "state_data",
+        "update_session": "metadata",
+    }
 
 
 @pytest.mark.parametrize("max_depth", [8, 9, 128, 512])

@@ -154,7 +154,10 @@ FIELDS: list[tuple[Any, Any, str, Effect, str, Effect]] = [
     ({"title": "A"}, {"title": "B"}, "x: title says it in other words", WORDING, "", WORDING),
     ({}, {"description": "B"}, "x: description says it in other words", WORDING, "", WORDING),
     ({"multipleOf": 2}, {}, "x: multipleOf has changed, and there is no rule for it", BREAK, "", BREAK),
-    ({"allOf": [{}]}, {"allOf": []}, "x: allOf has changed, and there is no rule for it", BREAK, "", BREAK),
+    ({"not": {}}, {}, "x: not has changed, and there is no rule for it", BREAK, "", BREAK),
+    ({"allOf": [{"minimum": 1}]}, {}, 'x: the rule {"minimum":1} is gone', ADDITION, "", BREAK),
+    ({"allOf": [{}]}, {"allOf": [{}, {"minimum": 1}]}, 'x: the rule {"minimum":1} is new', BREAK, "", ADDITION),
+    ({"allOf": [{"minimum": 1}]}, {"allOf": [{"minimum": 2}]}, "x: minimum 1 -> 2", BREAK, "", ADDITION),
 ]
 
 

@@ -12,10 +12,13 @@ from stui_sessions.server.dialogue import Dialogue
 from stui_sessions.server.engine import Engine, Waiter
 from stui_sessions.sessions.book import Change, NotResident, SessionBook
 from stui_sessions.sessions.caller import ANYONE_LOCAL
+from stui_sessions.sessions.finding import Found, Search
 from stui_sessions.sessions.limits import ClientLists, CreationRate
 from stui_sessions.sessions.manager import Rules, SessionManager
 from stui_sessions.sessions.model import LIVE, Removed, Session, Totals, Updated, apply
+from stui_sessions.sessions.residents import GroupKey, groups_of
 from stui_sessions.sessions.timing import Expiry, Moment, format_instant
+from tests.sessions.house import search_in
 
 START = 1_756_549_800_000
 UNAVAILABLE = Refusal("storage_unavailable", "undone")
@@ -37,7 +40,9 @@ class Reading(NamedTuple):
     """A load under way: what was found, and who waits for it."""
 
     sessions: dict[str, Session | None]
-    clients: dict[str, list[str]]
+    groups: dict[GroupKey, list[str]]
+    answers: dict[Search, Found]
+    searches: list[int]
     waiters: list[Waiter]
 
 
@@ -59,7 +64,7 @@ class Desk:
             rules or Rules(max_sessions_per_client=100),
             ClientLists([], []),
             CreationRate(0),
-            lambda number, second: f"new{next(ids)}",
+            lambda number, second, form: f"new{next(ids)}",
         )
         self.engine = Engine(self.manager, self.clock, limits or WireLimits())
         self.commits_wanted = 0
@@ -119,20 +124,21 @@ class Desk:
         assert self.in_flight is None
         before = self.book.uncommitted()
         for resident in list(self.book.dirty.values()):
-            form = before.get(resident.session_id, resident.form)
-            if isinstance(form, Removed):
-                self.stored.pop(form.session_id, None)
-            elif form is not None:
-                self.stored[form.session_id] = form
-            if form is not None:
-                self.book.snapshotted(resident, form, self.engine.committed)
-        self.book.clients_snapshotted(self.engine.committed)
+            forms = before.get(resident.session_id, resident.forms)
+            for form in forms:
+                if isinstance(form, Removed):
+                    self.stored.pop(form.session_id, None)
+                else:
+                    self.stored[form.session_id] = form
+            if forms:
+                self.book.snapshotted(resident, forms, self.engine.committed)
+        self.book.groups_snapshotted(self.engine.committed)
 
     # -- the loader
 
     @property
     def wanted_ids(self) -> list[str]:
-        return [key for missing, _ in self.wanted for key in (*missing.sessions, *missing.clients)]
+        return [key for missing, _ in self.wanted for key in (*missing.sessions, *(g.name for g in missing.groups))]
 
     def load(self) -> None:
         """Everything that was wanted is read, then those who wait go on."""
@@ -144,27 +150,34 @@ class Desk:
         assert self.reading is None
         wanted, self.wanted = self.wanted, []
         residents = self.book.residents
-        found_sessions, found_clients = {}, {}
+        found_sessions, found_groups, answers = {}, {}, {}
+        searches = []
         for missing, _ in wanted:
             for session_id in missing.sessions:
                 if session_id not in residents.sessions:
                     found_sessions[session_id] = self.stored.get(session_id)
-            for client_id in missing.clients:
-                if client_id not in residents.clients:
-                    mine = [i for i, s in self.stored.items() if s.client_id == client_id and s.status == LIVE]
-                    found_clients[client_id] = mine
+            for key in missing.groups:
+                if key not in residents.groups:
+                    found_groups[key] = [i for i, s in self.stored.items() if key in groups_of(s)]
+            if missing.search is not None:
+                searches.append(self.book.overlay.begin_search())
+                answers[missing.search] = search_in(self.stored.values(), missing.search)
         waiters = dict.fromkeys(w for _, w in wanted if w is not None)
-        self.reading = Reading(found_sessions, found_clients, list(waiters))
+        self.reading = Reading(found_sessions, found_groups, answers, searches, list(waiters))
 
     def finish_load(self) -> None:
         assert self.reading is not None
         reading, self.reading = self.reading, None
         for session_id, session in reading.sessions.items():
             self.book.add_loaded(session_id, session, False)
-        for client_id, session_ids in reading.clients.items():
-            self.book.add_loaded_client(client_id, session_ids)
+        for key, session_ids in reading.groups.items():
+            self.book.add_loaded_group(key, session_ids)
+        self.book.answers.update(reading.answers)
         for waiter in reading.waiters:
             waiter.resume()
+        self.book.answers.clear()
+        for number in reading.searches:
+            self.book.overlay.end_search(number)
 
     def fail_load(self) -> None:
         """What was wanted cannot be read."""
@@ -172,6 +185,8 @@ class Desk:
             self.begin_load()
         assert self.reading is not None
         reading, self.reading = self.reading, None
+        for number in reading.searches:
+            self.book.overlay.end_search(number)
         for waiter in reading.waiters:
             waiter.fail_load(UNREADABLE)
 

@@ -12,9 +12,11 @@ from stui_sessions.server.loader import Loader
 from stui_sessions.server.sweeper import Sweeper
 from stui_sessions.server.writer import JournalRules, Writer
 from stui_sessions.sessions.book import SessionBook
+from stui_sessions.sessions.finding import Found, Search
 from stui_sessions.sessions.limits import ClientLists, CreationRate
 from stui_sessions.sessions.manager import Rules, SessionManager
 from stui_sessions.sessions.model import Record, Removed, Session, Totals
+from stui_sessions.sessions.residents import GroupKey
 from stui_sessions.sessions.timing import Expiry, Moment, format_instant
 from stui_sessions.storage.base import Due, Stored
 from stui_sessions.storage.memory import MemoryStore
@@ -34,9 +36,15 @@ class Log:
 
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.lines: list[tuple[str, dict[str, Any]]] = []
+        """Events with what is said of them."""
 
     def __getattr__(self, level: str) -> Callable[..., None]:
-        return lambda event, **_: self.events.append(event)
+        return self._note
+
+    def _note(self, event: str, **fields: Any) -> None:
+        self.events.append(event)
+        self.lines.append((event, fields))
 
 
 class Gate:
@@ -68,7 +76,7 @@ class FaultyStore(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.commits, self.snapshots, self.forgets = Gate(), Gate(), Gate()
-        self.loads, self.client_loads, self.dues = Gate(), Gate(), Gate()
+        self.loads, self.group_loads, self.dues, self.searches = Gate(), Gate(), Gate(), Gate()
         self._busy: set[str] = set()
 
     def refuse(self, error: Exception | None, *gates: Gate) -> None:
@@ -107,9 +115,14 @@ class FaultyStore(MemoryStore):
         found: dict[str, Stored] = await self._one_at_a_time("reading", self.loads, list(session_ids), work)
         return found
 
-    async def load_clients(self, client_ids: Sequence[str]) -> dict[str, list[str]]:
-        work = super().load_clients(client_ids)
-        found: dict[str, list[str]] = await self._one_at_a_time("reading", self.client_loads, list(client_ids), work)
+    async def load_groups(self, keys: Sequence[GroupKey]) -> dict[GroupKey, list[str]]:
+        work = super().load_groups(keys)
+        found: dict[GroupKey, list[str]] = await self._one_at_a_time("reading", self.group_loads, list(keys), work)
+        return found
+
+    async def search(self, search: Search) -> Found:
+        found = await super().search(search)  # as it is now; what changes while it is on its way is for the overlay
+        await self.searches.passing(search)
         return found
 
     async def due(self, status: int, before: int, after: tuple[int, int], limit: int) -> list[Due]:
@@ -145,7 +158,7 @@ class Room:
         self.book.adopt(recovered.pending)
         lists, rate = ClientLists([], []), CreationRate(0)
         self.manager = SessionManager(
-            self.book, Expiry(), self._rules, lists, rate, lambda number, second: f"session{number}"
+            self.book, Expiry(), self._rules, lists, rate, lambda number, second, form: f"session{number}"
         )
         self.engine = Engine(self.manager, self.clock, WireLimits())
         self.writer = Writer(self.engine, self.store, self._journal, self.log)

@@ -13,6 +13,9 @@ from stui_sessions.sessions.model import LIVE
 from tests.server.desk import Desk, Peer, Reply, request, stored_session
 
 SESSIONS = ["s1", "s2", "s3"]
+PHOENIX = "s4"
+"""The one session that comes back after its end, so that what was told of it may be overtaken."""
+
 PEERS = 3
 
 
@@ -46,17 +49,23 @@ class Witness(Peer):
         if "revision" in result:
             assert session is not None
             assert session.revision >= result["revision"]
-        if command == "close_session":
+        if command == "close_session" and parameters["session_id"] != PHOENIX:
             assert session is not None
-            assert session.status != LIVE or session.active_at + session.timeout * 1000 <= self.desk.wall
+            assert (
+                session.status != LIVE
+                or session.active_at + session.timeout * 1000 <= self.desk.wall
+                or any(command == "undelete_session" for _, command, _ in self.desk.asked)
+            )
         if session is not None and "session_state" in result and session.revision == result["revision"]:
             assert result["session_state"] == json.loads(session.session_state)
         for row in result.get("sessions", ()):
             assert self.desk.committed[row["session_id"]].revision >= row["revision"]
 
     def check_refusal(self, parameters: dict[str, Any], code: str) -> None:
-        if code == "session_closed":
-            assert self.desk.committed[parameters["session_id"]].status != LIVE
+        if code in ("session_closed", "session_deleted"):
+            session_id = parameters["session_id"]
+            assert session_id == PHOENIX or self.desk.committed[session_id].status != LIVE
+        assert code != "internal_error"
 
 
 class Interleavings(RuleBasedStateMachine):
@@ -66,7 +75,7 @@ class Interleavings(RuleBasedStateMachine):
         self.patch.setattr(dialogue_module, "TURN", 5)
         self.patch.setattr(dialogue_module, "LOOK_AHEAD", 3)
         self.patch.setattr(dialogue_module, "HELD_LIMIT", 3000)
-        self.desk = Desk(*(stored_session(i, n, f"c{n % 2}") for n, i in enumerate(SESSIONS, 1)))
+        self.desk = Desk(*(stored_session(i, n, f"c{n % 2}") for n, i in enumerate([*SESSIONS, PHOENIX], 1)))
         self.peers = [Witness(self.desk) for _ in range(PEERS)]
         self.everybody = list(self.peers)
         self.patches = 0
@@ -103,6 +112,38 @@ class Interleavings(RuleBasedStateMachine):
     @rule(peer=st.integers(0, PEERS - 1), client=st.sampled_from(["c0", "c1", "c2"]))
     def list(self, peer: int, client: str) -> None:
         self.peers[peer].send_request("list_client_sessions", client_id=client)
+
+    @rule(
+        peer=st.integers(0, PEERS - 1),
+        client=st.sampled_from(["c0", "c1", "c2"]),
+        own=st.sampled_from([{}, {"session_id": "mine", "on_conflict": "reuse"}, {"session_id": "s1"}]),
+    )
+    def open(self, peer: int, client: str, own: dict[str, Any]) -> None:
+        self.peers[peer].send_request("open_session", client_id=client, **own)
+
+    @rule(
+        peer=st.integers(0, PEERS - 1),
+        sort=st.sampled_from(["last_activity", "created_at", "title"]),
+        limit=st.integers(1, 3),
+        only=st.sampled_from([{}, {"client_id": "c0"}, {"status": "closed"}]),
+    )
+    def list_pages(self, peer: int, sort: str, limit: int, only: dict[str, Any]) -> None:
+        self.peers[peer].send_request("list_sessions", sort=sort, limit=limit, **only)
+
+    @rule(peer=st.integers(0, PEERS - 1), session=st.sampled_from(SESSIONS), title=st.sampled_from(["a", "b"]))
+    def rename(self, peer: int, session: str, title: str) -> None:
+        self.peers[peer].send_request("update_session_title", session_id=session, title=title)
+
+    @rule(peer=st.integers(0, PEERS - 1), ref=st.sampled_from(["s1", "a", "session", "mine"]))
+    def resolve(self, peer: int, ref: str) -> None:
+        self.peers[peer].send_request("resolve_session", ref=ref)
+
+    @rule(
+        peer=st.integers(0, PEERS - 1),
+        command=st.sampled_from(["delete_session", "undelete_session", "close_session", "restore_session"]),
+    )
+    def delete(self, peer: int, command: str) -> None:
+        self.peers[peer].send_request(command, session_id=PHOENIX)
 
     @rule(peer=st.integers(0, PEERS - 1), command=st.sampled_from(["ping", "get_session_statistics", "unknown"]))
     def small(self, peer: int, command: str) -> None:

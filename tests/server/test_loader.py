@@ -9,9 +9,15 @@ from stui_sessions.errors import StorageError
 from stui_sessions.server import loader as loader_module
 from stui_sessions.sessions.book import NotResident
 from stui_sessions.sessions.model import Session, Totals
-from stui_sessions.sessions.residents import SESSION_COST
+from stui_sessions.sessions.residents import SESSION_COST, GroupKey, owner_key
 from tests.server.desk import START, request
 from tests.server.room import UNAVAILABLE, FaultyStore, Room, a_room, settle
+
+
+def owner(client_id: str) -> GroupKey:
+    key = owner_key("", client_id)
+    assert key is not None
+    return key
 
 
 async def a_store(count: int, size: int = 0) -> FaultyStore:
@@ -42,7 +48,7 @@ async def test_what_does_not_exist_is_remembered_too() -> None:
             assert await room.ask("restore_session", session_id="x") == "session_not_found"
             assert (await room.ask("list_client_sessions", client_id="x"))["session_count"] == 0
         assert room.store.loads.calls == [["x"]]
-        assert room.store.client_loads.calls == [["x"]]
+        assert room.store.group_loads.calls == [[owner("x")]]
 
 
 async def test_misses_of_one_turn_share_one_read() -> None:
@@ -127,7 +133,7 @@ async def test_a_read_that_fails_is_told_and_the_next_one_tries_again() -> None:
 
 async def test_a_clients_read_that_fails() -> None:
     async with a_room(await a_store(1)) as room:
-        room.store.refuse(StorageError("broken"), room.store.client_loads)
+        room.store.refuse(StorageError("broken"), room.store.group_loads)
         assert await room.ask("create_session", client_id="me") == "storage_unavailable"
         assert await room.ask("list_client_sessions", client_id="c1") == "storage_unavailable"
         assert (await room.ask("restore_session", session_id="s1"))["session_id"] == "s1"
@@ -163,9 +169,9 @@ async def test_a_peer_that_went_is_no_trouble() -> None:
 
 async def test_reading_on_behalf_of_the_server_returns_when_it_is_in_memory() -> None:
     async with a_room(await a_store(2)) as room:
-        await room.loader.load(NotResident(sessions=("s1", "s2", "nobody"), clients=("c1",)))
+        await room.loader.load(NotResident(sessions=("s1", "s2", "nobody"), groups=(owner("c1"),)))
         assert set(room.book.residents.sessions) == {"s1", "s2", "nobody"}
-        assert list(room.book.residents.clients) == ["c1"]
+        assert list(room.book.residents.groups) == [owner("c1")]
         await room.loader.load(NotResident(sessions=("s1",)))
         assert len(room.store.loads.calls) == 1
 
@@ -304,3 +310,22 @@ async def test_after_large_sessions_fewer_are_read_at_once(monkeypatch: pytest.M
         await room.loader.load(NotResident(sessions=("s1",)))
         await room.loader.load(NotResident(sessions=("s2",)))
         assert room.loader._at_once == loader_module.READ_AT_ONCE // 4
+
+
+@pytest.mark.parametrize(
+    ("command", "more"), [("close_session", {}), ("delete_session", {}), ("delete_session", {"purge": True})]
+)
+async def test_who_is_counted_after_a_kill(command: str, more: dict[str, Any]) -> None:
+    """What was ended after the last snapshot is stored as live still, and its client has nobody."""
+    store = FaultyStore()
+    async with a_room(store) as room:
+        await room.ask("create_session", client_id="me", session_id="a")
+        await room.writer.snapshot_all()
+        await room.ask(command, session_id="a", **more)
+    async with a_room(store) as room:
+        assert (await room.ask("get_session_statistics"))["active_clients"] == 0
+        await room.ask("open_session", client_id="me", session_id="b")
+        assert (await room.ask("get_session_statistics"))["active_clients"] == 1
+        assert (await room.ask("list_client_sessions", client_id="me"))["session_count"] == 1
+        await room.ask("close_session", session_id="b")
+        assert (await room.ask("get_session_statistics"))["active_clients"] == 0

@@ -257,7 +257,7 @@ async def test_what_is_removed_is_deleted_and_what_never_was_is_not_written() ->
         room.manager.sweep(session_id, room.clock())
         room.writer.wake()
         await room.tick()
-        assert room.store.snapshots.calls[-1][1] == [Removed(1, session_id, "me")]
+        assert room.store.snapshots.calls[-1][1] == [Removed(1, session_id, "me", "", "closed")]
         assert room.store.stored == {}
         room.store.refuse(UNAVAILABLE, room.store.commits)
         assert await room.ask("create_session", client_id="me") == "storage_unavailable"

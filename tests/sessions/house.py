@@ -1,7 +1,7 @@
 """A session manager with a clock that the test moves and a store that is a dict."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import Any
 
@@ -9,12 +9,15 @@ import pytest
 from msgspec import UNSET
 
 from stui_sessions.errors import Refusal
-from stui_sessions.protocol.commands import COMMANDS, StateText
+from stui_sessions.protocol.commands import COMMANDS
+from stui_sessions.protocol.parameters import StateText
 from stui_sessions.sessions.book import Change, NotResident, SessionBook
 from stui_sessions.sessions.caller import ANYONE_LOCAL
+from stui_sessions.sessions.finding import Found, Reference, Row, Search
 from stui_sessions.sessions.limits import ClientLists, CreationRate
 from stui_sessions.sessions.manager import Rules, SessionManager
-from stui_sessions.sessions.model import LIVE, Record, Session, Totals
+from stui_sessions.sessions.model import Record, Session, Totals
+from stui_sessions.sessions.residents import groups_of
 from stui_sessions.sessions.timing import Expiry, Moment, format_instant
 
 START = 1_756_549_800_000  # 2025-08-30T10:30:00Z, in ms
@@ -35,14 +38,27 @@ def fingerprint(book: SessionBook) -> Any:
             i: (r.session, r.damaged, r.gone, r.size, r.keys, r.dirty, r.written, r.changed, r.recorded_at)
             for i, r in residents.sessions.items()
         },
-        {i: (tuple(e.session_ids), e.dirty, e.changed) for i, e in residents.clients.items()},
+        {k: (tuple(g.session_ids), g.dirty, g.changed) for k, g in residents.groups.items()},
         residents.bytes,
         book.copy_totals(),
         book.batch,
         list(book.changes),
         set(book.dirty),
-        set(book.dirty_clients),
+        set(book.dirty_groups),
+        list(book.overlay),
     )
+
+
+def search_in(stored: Iterable[Session], search: Search) -> Found:
+    """What a store answers that has these snapshots."""
+    rows = [Row(s, s.state_bytes) for s in stored if search.matches(s)]
+    if isinstance(search, Reference):
+        return Found(rows)
+    rows.sort(key=lambda row: search.position(row.session), reverse=search.descending)
+    if search.after is not None:
+        rows = [row for row in rows if search.is_behind(search.position(row.session), search.after)]
+    page = rows[: search.limit]
+    return Found(page, search.position(page[-1].session) if len(page) < len(rows) else None)
 
 
 class House:
@@ -68,7 +84,7 @@ class House:
             rules or Rules(),
             ClientLists(allow, deny),
             CreationRate(per_minute),
-            lambda number, second: f"session_{number}_{second}_{next(ids)}",
+            lambda number, second, form: f"session_{number}_{second}_{next(ids)}",
         )
         self.loads: list[NotResident] = []
 
@@ -107,6 +123,12 @@ class House:
 
     def decide(self, decision: Callable[[], Any]) -> Any:
         """Decide, load what is missing, decide again; a decision that raised has changed nothing."""
+        try:
+            return self._decide(decision)
+        finally:
+            self.book.answers.clear()
+
+    def _decide(self, decision: Callable[[], Any]) -> Any:
         for _ in range(10):
             before, buckets = fingerprint(self.book), dict(self.manager.rate._buckets)
             try:
@@ -127,9 +149,10 @@ class House:
     def load(self, missing: NotResident) -> None:
         for session_id in missing.sessions:
             self.book.add_loaded(session_id, self.stored.get(session_id), session_id in self.damaged)
-        for client_id in missing.clients:
-            mine = [i for i, s in self.stored.items() if s.client_id == client_id and s.status == LIVE]
-            self.book.add_loaded_client(client_id, mine)
+        for key in missing.groups:
+            self.book.add_loaded_group(key, [i for i, s in self.stored.items() if key in groups_of(s)])
+        if missing.search is not None:
+            self.book.answers[missing.search] = search_in(self.stored.values(), missing.search)
 
     # -- committing
 
@@ -149,21 +172,20 @@ class House:
         assert not self.book.changes
         sequence = self.book.batch - 1
         for resident in list(self.book.dirty.values()):
-            form = resident.form
-            if isinstance(form, Session):
-                self.stored[form.session_id] = form
-            elif form is not None:
-                self.stored.pop(form.session_id, None)
-            if form is not None:
-                self.book.snapshotted(resident, form, sequence)
-        self.book.clients_snapshotted(sequence)
+            for form in resident.forms:
+                if isinstance(form, Session):
+                    self.stored[form.session_id] = form
+                else:
+                    self.stored.pop(form.session_id, None)
+            self.book.snapshotted(resident, resident.forms, sequence)
+        self.book.groups_snapshotted(sequence)
 
     def forget_residents(self) -> None:
         """Commit, snapshot, and drop everything from memory."""
         self.commit()
         self.snapshot()
         book = self.book
-        while book.residents.sessions or book.residents.clients:
+        while book.residents.sessions or book.residents.groups:
             book.mark_unrecorded(book.residents.trim(0))
             self.snapshot()
         assert book.residents.bytes == 0

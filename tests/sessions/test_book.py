@@ -1,20 +1,26 @@
 """The book: undo restores everything, totals and memory are exact, nothing gets lost between memory and store."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec import UNSET, structs
 
 from stui_sessions.errors import Refusal
 from stui_sessions.sessions.book import Change, SessionBook
+from stui_sessions.sessions.lifecycle import STATUS_NAMES
 from stui_sessions.sessions.manager import Rules
 from stui_sessions.sessions.model import (
     CLOSED,
+    DELETED,
+    EXPIRED,
     LIVE,
     Created,
+    Edited,
     Ended,
     Record,
     Removed,
@@ -24,10 +30,22 @@ from stui_sessions.sessions.model import (
     apply,
     used,
 )
-from stui_sessions.sessions.residents import SESSION_COST, Resident
+from stui_sessions.sessions.residents import SESSION_COST, GroupKey, Resident, external_key, groups_of, owner_key
 from tests.sessions.house import START, House, fingerprint
 
 CLIENTS = ["a", "b", "c"]
+USERS = ["u", "v"]
+OWN_IDS = ["mine", "yours"]
+EXTERNAL_IDS = ["x", "y"]
+GROUPS = [
+    key
+    for user in ["", *USERS]
+    for key in (
+        *(owner_key(user, client) for client in [*CLIENTS, ""]),
+        *(external_key(user, external_id) for external_id in EXTERNAL_IDS),
+    )
+    if key is not None
+]
 STATES = [{}, {"x": 1}, {"x": 22, "y": [1]}, {"y": 1, "x": "long" * 5}]
 
 
@@ -38,7 +56,7 @@ def still(session: Session | None) -> Session | None:
 
 def recount_bytes(book: SessionBook) -> int:
     residents = book.residents
-    return sum(r.cost for r in residents.sessions.values()) + sum(e.cost for e in residents.clients.values())
+    return sum(r.cost for r in residents.sessions.values()) + sum(e.cost for e in residents.groups.values())
 
 
 class BookMachine(RuleBasedStateMachine):
@@ -58,7 +76,7 @@ class BookMachine(RuleBasedStateMachine):
         self.active: dict[str, int] = {}
         self.journal: list[tuple[int, list[Record]]] = []
         self.committing: list[Change] | None = None
-        self.writing: list[tuple[Resident, Session | Removed]] | None = None
+        self.writing: list[tuple[Resident, tuple[Session | Removed, ...]]] | None = None
         self.upto = 0
 
     @property
@@ -88,7 +106,7 @@ class BookMachine(RuleBasedStateMachine):
                 del self.current[session_id], self.active[session_id]
             else:
                 self.current[session_id] = after
-                if not isinstance(change.record, Ended):
+                if not isinstance(change.record, Ended | Edited):
                     self.active[session_id] = after.active_at
 
     def pick(self, index: int) -> str:
@@ -119,13 +137,101 @@ class BookMachine(RuleBasedStateMachine):
     def close(self, index: int) -> None:
         self.attempt("close_session", session_id=self.pick(index))
 
-    @rule(client=st.sampled_from(CLIENTS))
-    def list(self, client: str) -> None:
-        result = self.house.do("list_client_sessions", client_id=client)
+    @rule(
+        user=st.sampled_from([*USERS, UNSET]),
+        client=st.sampled_from([*CLIENTS, UNSET]),
+        session_id=st.sampled_from([*OWN_IDS, UNSET]),
+        external_id=st.sampled_from([*EXTERNAL_IDS, UNSET]),
+        conflict=st.sampled_from(["error", "reuse", "new"]),
+        resume=st.booleans(),
+    )
+    def open(self, user: Any, client: Any, session_id: Any, external_id: Any, conflict: str, resume: bool) -> None:
+        result = self.attempt(
+            "open_session",
+            user_id=user,
+            client_id=client,
+            session_id=session_id,
+            external_id=external_id,
+            on_conflict=conflict,
+            resume=resume,
+        )
+        if result is not None and result.session_resumed:
+            self.active[result.session_id] = self.house.wall
+
+    @rule(
+        index=st.integers(0, 8),
+        external_id=st.sampled_from([*EXTERNAL_IDS, None, UNSET]),
+        title=st.sampled_from(["t", UNSET]),
+    )
+    def edit(self, index: int, external_id: Any, title: Any) -> None:
+        self.attempt("update_session", session_id=self.pick(index), external_id=external_id, title=title)
+
+    @rule(index=st.integers(0, 8), purge=st.booleans())
+    def delete(self, index: int, purge: bool) -> None:
+        self.attempt("delete_session", session_id=self.pick(index), purge=purge)
+
+    @rule(index=st.integers(0, 8))
+    def undelete(self, index: int) -> None:
+        session_id = self.pick(index)
+        result = self.attempt("undelete_session", session_id=session_id)
+        if result is not None and result.undeleted:
+            self.active[session_id] = self.house.wall
+
+    @rule(
+        status=st.sampled_from(STATUS_NAMES),
+        sort=st.sampled_from(["last_activity", "created_at", "title"]),
+        order=st.sampled_from(["asc", "desc"]),
+        limit=st.sampled_from([1, 2, 50]),
+        user=st.sampled_from([*USERS, UNSET]),
+    )
+    def list_pages(self, status: str, sort: str, order: str, limit: int, user: Any) -> None:
+        """All pages together are what a look at everything gives."""
+        cursor, told = UNSET, []
+        while cursor is not None:
+            page = self.house.do(
+                "list_sessions", status=status, sort=sort, order=order, limit=limit, user_id=user, cursor=cursor
+            )
+            told += [row.session_id for row in page.sessions]
+            cursor = page.next_cursor
+        wanted = [
+            (
+                self.active[i] if sort == "last_activity" else s.number if sort == "created_at" else s.about.title,
+                s.number,
+                i,
+            )
+            for i, s in self.current.items()
+            if s.status == STATUS_NAMES.index(status)
+            and (user is UNSET or s.user_id == user)
+            and (status != "live" or self.house.wall < self.active[i] + s.timeout * 1000)
+        ]
+        assert told == [i for _, _, i in sorted(wanted, reverse=order == "desc")]
+
+    @rule(external_id=st.sampled_from(EXTERNAL_IDS), user=st.sampled_from([*USERS, UNSET]))
+    def find(self, external_id: str, user: Any) -> None:
+        """An external id names what it should, and nothing else."""
+        holders = [
+            i
+            for i, s in self.current.items()
+            if s.about.external_id == external_id
+            and (user is UNSET or s.user_id == user)
+            and s.status == LIVE
+            and self.house.wall < self.active[i] + s.timeout * 1000
+        ]
+        if len(holders) == 1:
+            assert self.house.do("get_session", external_id=external_id, user_id=user).session_id == holders[0]
+        else:
+            refusal = self.house.refused("get_session", external_id=external_id, user_id=user)
+            assert refusal.code == ("external_id_ambiguous" if holders else "session_not_found")
+
+    @rule(client=st.sampled_from(CLIENTS), user=st.sampled_from([*USERS, UNSET]))
+    def list(self, client: str, user: Any) -> None:
+        result = self.house.do("list_client_sessions", client_id=client, user_id=user)
         live = [
             s.number
             for i, s in self.current.items()
-            if s.client_id == client and s.status == LIVE and self.house.wall < self.active[i] + s.timeout * 1000
+            if (s.client_id, s.user_id) == (client, "" if user is UNSET else user)
+            and s.status == LIVE
+            and self.house.wall < self.active[i] + s.timeout * 1000
         ]
         assert [self.current[row.session_id].number for row in result.sessions] == sorted(live)
 
@@ -134,6 +240,10 @@ class BookMachine(RuleBasedStateMachine):
         noted = len(self.book.changes)
         self.house.sweep(self.pick(index))
         self.follow(self.book.changes[noted:])
+
+    @rule(policy=st.sampled_from(["reject", "evict_oldest"]))
+    def change_policy(self, policy: str) -> None:
+        self.house.manager.rules = structs.replace(self.house.manager.rules, on_limit=policy)
 
     @rule(seconds=st.sampled_from([0.5, 1, 5, 30, 101]))
     def wait(self, seconds: float) -> None:
@@ -193,22 +303,24 @@ class BookMachine(RuleBasedStateMachine):
         self.upto = self.last_committed
         self.writing = []
         for resident in self.book.dirty.values():
-            form = before.get(resident.session_id, resident.form)
-            if form is not None:
-                self.writing.append((resident, form))
+            forms = before.get(resident.session_id, resident.forms)
+            if forms:
+                self.writing.append((resident, forms))
 
     @precondition(lambda self: self.writing is not None)
     @rule()
     def finish_snapshot(self) -> None:
         assert self.writing is not None
-        for resident, form in self.writing:
-            if isinstance(form, Removed):
-                self.house.stored.pop(form.session_id, None)
-            else:
-                self.house.stored[form.session_id] = form
-            self.book.snapshotted(resident, form, self.upto)
+        for resident, forms in self.writing:
+            for form in forms:
+                if isinstance(form, Removed):
+                    assert self.house.stored.get(form.session_id, form).number == form.number, "it was made again"
+                    self.house.stored.pop(form.session_id, None)
+                else:
+                    self.house.stored[form.session_id] = form
+            self.book.snapshotted(resident, forms, self.upto)
         self.writing = None
-        self.book.clients_snapshotted(self.upto)
+        self.book.groups_snapshotted(self.upto)
         self.journal = [(number, records) for number, records in self.journal if number > self.upto]
 
     @rule(limit=st.sampled_from([0, 2000, 5000]))
@@ -224,7 +336,9 @@ class BookMachine(RuleBasedStateMachine):
         removed = [r for _, records in self.journal for r in records if isinstance(r, Removed)]
         pending = [s for s in self.committed.values() if s.number in touched]
         live = [s for s in self.committed.values() if s.status == LIVE]
-        totals = Totals(len(live), len({s.client_id for s in live}), self.book.totals.last_number)
+        ended = [[s for s in self.committed.values() if s.status == status] for status in (EXPIRED, CLOSED, DELETED)]
+        clients = {(s.user_id, s.client_id) for s in live if s.client_id}
+        totals = Totals(len(live), len(clients), self.book.totals.last_number, *map(len, ended))
         book = SessionBook(totals, self.last_committed)
         book.adopt(sorted([*removed, *pending], key=lambda form: form.number))
         self.house.book = self.house.manager.book = book
@@ -241,8 +355,10 @@ class BookMachine(RuleBasedStateMachine):
 
     @invariant()
     def totals_equal_a_recount(self) -> None:
-        live = [s.client_id for s in self.current.values() if s.status == LIVE]
-        assert (self.book.totals.live, self.book.totals.clients) == (len(live), len(set(live)))
+        live = {(s.user_id, s.client_id) for s in self.current.values() if s.status == LIVE and s.client_id}
+        assert self.book.totals.clients == len(live)
+        statuses = [s.status for s in self.current.values()]
+        assert self.book.totals.by_status() == tuple(map(statuses.count, (LIVE, EXPIRED, CLOSED, DELETED)))
 
     @invariant()
     def memory_equals_a_recount(self) -> None:
@@ -274,27 +390,43 @@ class BookMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_not_dirty_is_in_the_store(self) -> None:
         assert {i: r for i, r in self.book.residents.sessions.items() if r.dirty} == self.book.dirty
-        assert all(r.form is not None for r in self.book.dirty.values())
+        assert all(r.forms for r in self.book.dirty.values())
         for session_id, resident in self.book.residents.sessions.items():
             if not resident.dirty:
                 assert still(self.house.stored.get(session_id)) == still(resident.session)
 
     @invariant()
-    def clients_have_exactly_their_live_sessions(self) -> None:
-        for client in CLIENTS:
-            live = {i for i, s in self.current.items() if s.client_id == client and s.status == LIVE}
-            entry = self.book.residents.clients.get(client)
-            if entry is not None:
-                assert set(entry.session_ids) == live
-                assert entry.dirty == (client in self.book.dirty_clients)
-            if entry is None and client not in self.book._recovered:
-                assert live == {i for i, s in self.house.stored.items() if s.client_id == client and s.status == LIVE}
+    def groups_have_exactly_their_live_sessions(self) -> None:
+        for key in GROUPS:
+            live = {i for i, s in self.current.items() if key in groups_of(s)}
+            group = self.book.residents.groups.get(key)
+            if group is not None:
+                assert live == set(group.session_ids) & self.really_in(key, group.session_ids)
+                assert group.dirty == (key in self.book.dirty_groups)
+            elif key not in self.book._recovered:
+                stored = {i for i, s in self.house.stored.items() if key in groups_of(s)}
+                assert live == stored if key.kind == "owner" else live == stored & self.really_in(key, stored)
+
+    def really_in(self, key: GroupKey, session_ids: Iterable[str]) -> set[str]:
+        """Of an owner's group, all: it has to be exact.  A replay may leave others in the group of an external id."""
+        if key.kind == "owner":
+            return set(session_ids)
+        return {i for i in session_ids if key in groups_of(self.current.get(i))}
+
+    @invariant()
+    def what_snapshots_do_not_have_is_in_the_overlay(self) -> None:
+        overlay = {r.session_id: r for r in self.book.overlay}
+        for session_id, resident in self.book.residents.sessions.items():
+            if resident.dirty or resident.is_unrecorded:
+                assert overlay[session_id] is resident
+            elif session_id in overlay:
+                assert not self.book.residents.bytes < 0
 
     @invariant()
     def the_form_before_uncommitted_changes_is_the_committed_one(self) -> None:
         if self.committing is None:
-            for session_id, form in self.book.uncommitted().items():
-                before = None if isinstance(form, Removed) else form
+            for session_id, forms in self.book.uncommitted().items():
+                before = next((form for form in forms if isinstance(form, Session)), None)
                 assert still(before) == still(self.committed.get(session_id))
 
 
@@ -324,7 +456,7 @@ def test_undo_restores_what_was_before(house: House) -> None:
     house.do("close_session", session_id=kept)
     house.fail_commit()
 
-    sessions, _, memory, totals, batch, changes, _, _ = fingerprint(house.book)
+    sessions, _, memory, totals, batch, changes, _, _, _ = fingerprint(house.book)
     for session_id, (session, _, gone, size, _, _, written, changed, _) in sessions.items():
         was = before[0][session_id]
         assert (session, gone, size, written, changed) == (was[0], was[2], was[3], was[6], was[7])
@@ -374,7 +506,7 @@ def test_what_changed_while_its_snapshot_was_written_stays_dirty(house: House) -
     (resident,) = house.book.dirty.values()
     form = house.session(session_id)
     house.do("update_session_state", session_id=session_id, state_data={"a": 1})
-    house.book.snapshotted(resident, form, house.book.batch - 1)
+    house.book.snapshotted(resident, (form,), house.book.batch - 1)
     assert resident.dirty
     house.commit()
     house.snapshot()
@@ -385,7 +517,7 @@ def test_what_changed_while_its_snapshot_was_written_stays_dirty(house: House) -
 def test_loading_never_overwrites_what_is_resident(house: House) -> None:
     session_id = house.create()
     house.book.add_loaded(session_id, None, damaged=True)
-    house.book.add_loaded_client("me", [])
+    house.book.add_loaded_group("me", [])
     assert house.session(session_id).client_id == "me"
     assert house.do("list_client_sessions", client_id="me").session_count == 1
 
@@ -407,7 +539,7 @@ def test_trim_looks_at_a_bounded_number(house: House) -> None:
     house.snapshot()
     house.book.residents.trim(0, most=3)
     assert len(house.book.residents.sessions) == 7
-    assert len(house.book.residents.clients) == 7
+    assert len(house.book.residents.groups) == 7
 
 
 def test_trim_has_unrecorded_activity_written_first(house: House) -> None:
@@ -463,7 +595,7 @@ def test_an_entry_mended_by_a_replay_stays_until_the_snapshots_agree() -> None:
     house = adopted(session(1))
     house.do("list_client_sessions", client_id="me")
     house.book.residents.trim(0)
-    assert "me" in house.book.residents.clients
+    assert owner_key("", "me") in house.book.residents.groups
     house.snapshot()
     house.book.residents.trim(0)
     assert house.do("list_client_sessions", client_id="me").session_count == 1

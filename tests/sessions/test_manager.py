@@ -4,10 +4,11 @@ import json
 from typing import Any
 
 import pytest
-from msgspec import Raw, to_builtins
+from msgspec import UNSET, Raw, to_builtins
 
-from stui_sessions.protocol.commands import STATE_OBJECTS
 from stui_sessions.protocol.describe import describe
+from stui_sessions.protocol.fields import STATE_OBJECTS
+from stui_sessions.protocol.results import ServerStatistics
 from stui_sessions.sessions.manager import Rules
 from stui_sessions.sessions.model import CLOSED, EXPIRED, LIVE, Created, Ended, Removed, Session, Totals, Updated, Used
 from tests.sessions.house import SECOND, START, House
@@ -23,7 +24,11 @@ def house() -> House:
 def plain(result: Any) -> Any:
     """A result as a client sees it."""
     fields = {name: getattr(result, name) for name in result.__struct_fields__}
-    return {name: json.loads(bytes(v)) if isinstance(v, Raw) else to_builtins(v) for name, v in fields.items()}
+    return {
+        name: json.loads(bytes(v)) if isinstance(v, Raw) else to_builtins(v)
+        for name, v in fields.items()
+        if v is not UNSET
+    }
 
 
 # -- create_session
@@ -122,7 +127,7 @@ def test_the_limit_holds_over_sessions_that_are_not_in_memory() -> None:
         house.create()
     house.forget_residents()
     assert house.refused("create_session", client_id="me").code == "session_limit_reached"
-    assert [(len(m.sessions), len(m.clients)) for m in house.loads] == [(0, 1), (3, 0)]
+    assert [(len(m.sessions), len(m.groups)) for m in house.loads] == [(0, 1), (3, 0)]
 
 
 def test_below_the_limit_a_clients_sessions_are_not_loaded() -> None:
@@ -130,7 +135,7 @@ def test_below_the_limit_a_clients_sessions_are_not_loaded() -> None:
     house.create()
     house.forget_residents()
     house.create()
-    assert [(len(m.sessions), len(m.clients)) for m in house.loads] == [(0, 1)]
+    assert [(len(m.sessions), len(m.groups)) for m in house.loads] == [(0, 1)]
 
 
 def test_a_damaged_session_takes_no_place() -> None:
@@ -495,7 +500,7 @@ def test_closing_a_session_of_a_client_that_is_not_in_memory(house: House) -> No
     session_id = house.create()
     house.forget_residents()
     house.do("close_session", session_id=session_id)
-    assert [(len(m.sessions), len(m.clients)) for m in house.loads] == [(1, 0), (0, 1)]
+    assert [(len(m.sessions), len(m.groups)) for m in house.loads] == [(1, 0), (0, 1)]
     assert house.do("list_client_sessions", client_id="me").session_count == 0
 
 
@@ -636,12 +641,17 @@ def test_statistics(house: House) -> None:
         "max_sessions_per_client": 5,
         "default_timeout": 600,
         "cleanup_interval": 300,
+        "sessions_by_status": {"live": 3, "expired": 0, "closed": 0, "deleted": 0},
+        "removed_by_reason": {"expired": 0, "closed": 0, "deleted": 0, "purged": 0, "replaced": 0},
+        "sweeper": {"runs": 0, "last_run": None},
+        "server": dict.fromkeys(ServerStatistics.__struct_fields__, 0),
     }
     house.do("close_session", session_id=b)
     house.do("close_session", session_id=b)
     house.do("close_session", session_id=a)
     result = house.do("get_session_statistics")
     assert (result.total_sessions, result.active_clients) == (1, 1)
+    assert plain(result)["sessions_by_status"] == {"live": 1, "expired": 0, "closed": 2, "deleted": 0}
 
 
 def test_statistics_count_the_expired_until_the_sweeper_has_passed(house: House) -> None:
@@ -710,7 +720,7 @@ def test_ended_sessions_stay_known_for_as_long_as_they_are_kept(ending: str) -> 
     house.do("get_session_info", session_id=session_id)
     house.wait(0.002)
     house.sweep(session_id)
-    assert house.commit() == [Removed(1, session_id, "me")]
+    assert house.commit() == [Removed(1, session_id, "me", "", ending)]
     assert house.refused("get_session_info", session_id=session_id).code == "session_not_found"
 
 
@@ -720,7 +730,7 @@ def test_after_a_long_downtime_one_sweep_expires_and_removes() -> None:
     house.commit()
     house.wait(700)
     house.sweep(session_id)
-    assert house.commit() == [Ended(1, EXPIRED, START + 600 * SECOND), Removed(1, session_id, "me")]
+    assert house.commit() == [Ended(1, EXPIRED, START + 600 * SECOND), Removed(1, session_id, "me", "", "expired")]
     assert house.book.totals == Totals(0, 0, 1)
 
 

@@ -9,22 +9,29 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from stui_sessions.errors import StorageError
+from stui_sessions.sessions.finding import Found, Listing, Reference
 from stui_sessions.sessions.model import (
     CLOSED,
+    DELETED,
     EXPIRED,
     LIVE,
+    About,
     Created,
+    Edited,
     Ended,
     Record,
     Removed,
+    Reopened,
     Session,
     Totals,
     Updated,
     Used,
     apply,
 )
+from stui_sessions.sessions.residents import GroupKey
 from stui_sessions.storage.base import Due, Recovered, SessionStore, Stored
 from tests.storage.stores import NONE, T0, Maker, MemoryMaker, SqliteMaker, session
 
@@ -48,7 +55,7 @@ async def loaded(store: SessionStore, *ids: str) -> list[Session | None]:
 
 
 def removed(s: Session) -> Removed:
-    return Removed(s.number, s.session_id, s.client_id)
+    return Removed(s.number, s.session_id, s.client_id, s.user_id)
 
 
 # Start, commit, replay.
@@ -60,7 +67,9 @@ async def test_a_new_store_is_empty_and_clean(maker: Maker) -> None:
     assert recovered == Recovered(0, NONE, clean=True, uncertain_until=0, pending=[], pending_bytes=0)
     assert store.checked
     assert await store.load(["a"]) == {"a": Stored(None)}
-    assert await store.load_clients(["c"]) == {"c": []}
+    assert await store.load_groups([GroupKey("owner", "", "c")]) == {GroupKey("owner", "", "c"): []}
+    assert await store.search(Listing(LIVE, "title", False, 5)) == Found([])
+    assert await store.search(Reference("a", "a", "a")) == Found([])
     assert await store.due(LIVE, 2**62, (0, 0), 10) == []
 
 
@@ -132,7 +141,8 @@ async def test_a_closed_store_refuses(maker: Maker) -> None:
     calls: list[Callable[[], Awaitable[Any]]] = [
         lambda: store.commit(1, [], NONE),
         lambda: store.load(["a"]),
-        lambda: store.load_clients(["c"]),
+        lambda: store.load_groups([GroupKey("owner", "", "c")]),
+        lambda: store.search(Reference("a")),
         lambda: store.due(LIVE, 1, (0, 0), 1),
         lambda: store.snapshot(1, [session(1)]),
         lambda: store.mark_unclean(1),
@@ -184,8 +194,8 @@ async def test_many_at_once(maker: Maker) -> None:
     assert await loaded(store, *ids) == many
     for count in (2, 5, 63, 257, 600):
         assert await loaded(store, *ids[:count], "nobody") == [*many[:count], None]
-    clients = await store.load_clients([f"client{n}" for n in range(300)])
-    assert sum(map(len, clients.values())) == 700
+    groups = await store.load_groups([GroupKey("owner", "", f"client{n}") for n in range(300)])
+    assert sum(map(len, groups.values())) == 700
     await store.snapshot(1, [removed(s) for s in many[:690]])
     assert await loaded(store, *ids) == [None] * 690 + many[690:]
 
@@ -227,12 +237,62 @@ async def test_the_live_sessions_of_clients(maker: Maker) -> None:
     mine = [session(n, client_id="mine") for n in range(1, 5)]
     await store.snapshot(1, [*mine, session(5, client_id="Mine")])
     await store.snapshot(1, [session(1, client_id="mine", status=CLOSED, ended_at=T0), removed(mine[1])])
-    found = await store.load_clients(["mine", "other", "Mine"])
-    assert {client: set(ids) for client, ids in found.items()} == {
+    found = await store.load_groups([GroupKey("owner", "", client) for client in ("mine", "other", "Mine")])
+    assert {key.name: set(ids) for key, ids in found.items()} == {
         "mine": {mine[2].session_id, mine[3].session_id},
         "other": set(),
         "Mine": {session(5).session_id},
     }
+
+
+async def groups(store: SessionStore, *keys: GroupKey) -> dict[GroupKey, list[int]]:
+    """The numbers of each group's sessions."""
+    found = await store.load_groups(keys)
+    assert set(found) == set(keys)
+    return {key: sorted(int(session_id.split("_")[1]) for session_id in ids) for key, ids in found.items()}
+
+
+async def test_groups_are_made_by_user_and_name(maker: Maker) -> None:
+    store = await opened(maker)
+    await store.commit(1, [], NONE)
+    names = [("", "c"), ("u", ""), ("u", "c"), ("c", "u"), ("u\0", "c"), ("\U0001f600", "\0")]
+    every = [
+        session(n, client_id=name, about=About(user, external_id=name))
+        for n, (user, name) in enumerate([*names, *names], 1)
+    ]
+    await store.snapshot(1, every)
+    owners = [GroupKey("owner", *name) for name in names]
+    assert await groups(store, *owners) == {key: [n, n + len(names)] for n, key in enumerate(owners, 1)}
+    external = {GroupKey("external", *name): [n, n + len(names)] for n, name in enumerate(names, 1)}
+    del external[GroupKey("external", "u", "")]  # no external id is none
+    assert await groups(store, *external) == external
+    strangers = [GroupKey("owner", "U", "c"), GroupKey("external", "", "C"), GroupKey("owner", "\ud800", "c")]
+    assert await groups(store, *strangers, owners[0]) == {key: [] for key in strangers} | {owners[0]: [1, 7]}
+
+
+async def test_a_group_follows_its_sessions(maker: Maker) -> None:
+    store = await opened(maker)
+    await store.commit(1, [], NONE)
+    one, two = GroupKey("external", "u", "one"), GroupKey("external", "u", "two")
+    mine = GroupKey("owner", "u", "c")
+    await store.snapshot(1, [session(n, client_id="c", about=About("u", "one")) for n in (1, 2, 3)])
+    assert await groups(store, one, two, mine) == {one: [1, 2, 3], two: [], mine: [1, 2, 3]}
+    moved = session(1, client_id="c", about=About("u", "two"))
+    ended = session(2, client_id="c", about=About("u", "one"), status=EXPIRED, ended_at=T0)
+    gone = session(3, client_id="c", about=About("u", "one"))
+    await store.snapshot(1, [moved, ended, removed(gone)])
+    assert await groups(store, one, two, mine) == {one: [], two: [1], mine: [1]}
+    await store.snapshot(1, [session(2, client_id="c", about=About("u", "one"))])  # reopened
+    assert await groups(store, one, two, mine) == {one: [2], two: [1], mine: [1, 2]}
+
+
+async def test_many_groups_at_once(maker: Maker) -> None:
+    store = await opened(maker)
+    await store.commit(1, [], NONE)
+    await store.snapshot(1, [session(n, client_id=f"c{n}", about=About("u", f"x{n}")) for n in range(1, 301)])
+    names = [("owner", "c"), ("external", "x")]
+    keys = [GroupKey(kind, "u", f"{letter}{n}") for n in range(1, 301) for kind, letter in names]
+    assert await groups(store, *keys) == {key: [int(key.name[1:])] for key in keys}
 
 
 # What is due.
@@ -240,6 +300,30 @@ async def test_the_live_sessions_of_clients(maker: Maker) -> None:
 
 def due_of(s: Session, at: int) -> Due:
     return Due(s.number, s.session_id, s.status, at, s.state_bytes)
+
+
+async def test_an_end_that_is_set_comes_before_idleness(maker: Maker) -> None:
+    store = await opened(maker)
+    await store.commit(1, [], NONE)
+    soon, late = (session(n, about=About(ends_at=T0 + at)) for n, at in ((1, 5000), (2, 2**50)))
+    await store.snapshot(1, [soon, late])
+    idle = late.active_at + late.timeout * 1000
+    assert await store.due(LIVE, 2**62, (0, 0), 9) == [due_of(soon, T0 + 5000), due_of(late, idle)]
+
+
+async def test_what_is_pinned_is_never_due_once_it_has_ended(maker: Maker) -> None:
+    store = await opened(maker)
+    await store.commit(1, [], NONE)
+    kept = session(1, status=CLOSED, ended_at=T0, about=About(pinned=True))
+    gone = session(2, status=DELETED, ended_at=T0)
+    live = session(3, about=About(pinned=True))
+    await store.snapshot(1, [kept, gone, live])
+    assert await store.due(CLOSED, 2**62, (0, 0), 9) == []
+    assert await store.due(DELETED, 2**62, (0, 0), 9) == [due_of(gone, T0)]
+    assert [d.number for d in await store.due(LIVE, 2**62, (0, 0), 9)] == [3]
+    freed = session(1, status=CLOSED, ended_at=T0)
+    await store.snapshot(1, [freed])
+    assert await store.due(CLOSED, 2**62, (0, 0), 9) == [due_of(freed, T0)]
 
 
 async def test_due_sessions_in_order(maker: Maker) -> None:
@@ -378,7 +462,10 @@ Step = tuple[str, int]
 steps = st.lists(
     st.tuples(
         st.sampled_from(
-            ["create", "update", "use", "end", "remove", "commit", "commit", "snapshot", "forget", "crash"]
+            [
+                *("create", "update", "use", "end", "edit", "reopen", "remove"),
+                *("commit", "commit", "snapshot", "forget", "crash"),
+            ]
         ),
         st.integers(0, 11),
     ),
@@ -418,14 +505,21 @@ class World:
         moment = T0 + 1000 * len(self.batch) + pick
         if what == "create":
             self.last += 1
-            self.decide(Created(session(self.last)))
+            taken = {form.session_id for form in self.now.values() if isinstance(form, Session)}
+            custom = f"custom{pick}"  # may be that of a session that was removed
+            given = {} if pick % 2 or custom in taken else {"session_id": custom}
+            self.decide(Created(session(self.last, **given)))
         elif what == "update" and s:
             state = [b'{"u": %d}' % pick if pick & 1 << bit else None for bit in range(4)]
             self.decide(Updated(s.number, s.revision + 1, moment, *state))
         elif what == "use" and s:
             self.decide(Used(s.number, moment))
         elif what == "end" and s and s.status == LIVE:
-            self.decide(Ended(s.number, 1 + pick % 2, moment))
+            self.decide(Ended(s.number, 1 + pick % 3, moment))
+        elif what == "edit" and s:
+            self.decide(Edited(s.number, 60 + pick, replace(s.about, title=f"t{pick}", external_id="x" * pick)))
+        elif what == "reopen" and s and s.status != LIVE:
+            self.decide(Reopened(s.number, moment, replace(s.about, ends_at=moment + 5)))
         elif what == "remove" and s:
             self.decide(removed(s))
         elif what in ("commit", "snapshot", "forget", "crash"):
@@ -463,7 +557,11 @@ class World:
         settled = {n: f for n, f in self.forms.items() if n not in pending}
         stored = await self.store.load([f.session_id for f in settled.values()])
         for form in settled.values():
-            assert stored[form.session_id].session == (form if isinstance(form, Session) else None)
+            found = stored[form.session_id].session
+            if isinstance(form, Session):
+                assert found == form
+            else:  # the id may have been given to another one
+                assert found is None or found.number != form.number
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])

@@ -3,14 +3,27 @@
 import pytest
 
 from stui_sessions.errors import StorageDamaged
-from stui_sessions.sessions.model import Created, Ended, Record, Removed, Session, Totals, Updated, Used, apply
+from stui_sessions.sessions.model import (
+    About,
+    Created,
+    Edited,
+    Ended,
+    Record,
+    Removed,
+    Reopened,
+    Session,
+    Totals,
+    Updated,
+    Used,
+    apply,
+)
 from stui_sessions.storage.replay import Base, Replay
 from stui_sessions.storage.rows import Entry
 from tests.storage.stores import T0, session
 
 
 def entries(*batches: list[Record], first: int = 1) -> list[Entry]:
-    return [Entry(1, n, Totals(n, n, n), records) for n, records in enumerate(batches, first)]
+    return [Entry(2, n, Totals(n, n, n), records) for n, records in enumerate(batches, first)]
 
 
 def update(number: int, at: int, *objects: bytes | None) -> Updated:
@@ -67,8 +80,15 @@ CHANGES: list[Record] = [
     update(1, 3),
     Used(1, T0 + 4),
     update(1, 5, b"{5}", None, None, b"{6}"),
+    Edited(1, 60, About(title="first", tags=("a",))),
     Used(1, T0 + 6),
     Ended(1, 2, T0 + 7),
+    Reopened(1, T0 + 8, About(title="first", ends_at=T0 + 99)),
+    Edited(1, 70, About(title="second")),
+    update(1, 9, None, None, None, b"{7}"),
+    Ended(1, 3, T0 + 10),
+    Reopened(1, T0 + 11, About(title="third")),
+    Ended(1, 1, T0 + 12),
 ]
 
 
@@ -85,6 +105,15 @@ def test_changes_on_a_stored_form_however_far_it_had_come(count: int, snapshot: 
     for number in replay.wanted():
         replay.put(number, Base(snapshot, forms[snapshot]))
     assert replay.pending() == ([forms[count]] if count > snapshot else [])
+
+
+def test_an_id_that_was_free_again() -> None:
+    replay = Replay()
+    replay.apply(
+        entries([Used(5, T0)], [Removed(5, "x", "c")], [Created(session(9, session_id="x"))], [Used(9, T0 + 1)])
+    )
+    assert replay.wanted() == []
+    assert replay.pending() == [Removed(5, "x", "c"), session(9, session_id="x", active_at=T0 + 1)]
 
 
 def test_the_newest_entry_has_the_totals() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from stui_sessions.errors import StorageDamaged, StorageError
 from stui_sessions.sessions.model import Created, Removed, Totals, Updated, Used
+from stui_sessions.sessions.residents import GroupKey
 from stui_sessions.storage import reader, rows, schema
 from stui_sessions.storage import sqlite as sqlite_store
 from stui_sessions.storage.base import Stored
@@ -99,7 +100,6 @@ async def test_nothing_of_the_driver_is_logged(sqlite: SqliteMaker, caplog: pyte
     ("sql", "plan"),
     [
         (reader._LOAD, "USING INDEX sessions_by_id (tenant=? AND session_id=?)"),
-        (reader._CLIENTS, "USING INDEX sessions_by_client (tenant=? AND client_id=?)"),
         (reader._LOAD_BY_NUMBER, "USING INTEGER PRIMARY KEY (rowid=?)"),
         (sqlite_store._REMOVE, "USING INTEGER PRIMARY KEY (rowid=?)"),
     ],
@@ -122,7 +122,7 @@ async def plans(store: SqliteStore, sql: str) -> list[str]:
 
 def test_few_different_statements() -> None:
     assert {len(reader.padded([1] * n)) for n in range(1, 257)} == {1, 4, 16, 64, 256}
-    assert upsert(4, moving=True).count("?") == 4 * 9 + 1
+    assert upsert(4, moving=True).count("?") == 4 * 15 + 1
 
 
 def test_snapshots_are_cut_by_rows_and_bytes() -> None:
@@ -213,6 +213,9 @@ BROKEN = [
     "UPDATE sessions SET crc = crc + 1 WHERE number = 2",
     "UPDATE sessions SET sequence = 99 WHERE number = 2",
     "UPDATE sessions SET (crc, data) = (SELECT crc, data FROM sessions WHERE number = 3) WHERE number = 2",
+    "UPDATE sessions SET head = 'text' WHERE number = 2",
+    "UPDATE sessions SET size = size + 1 WHERE number = 2",
+    "UPDATE sessions SET (head_crc, head) = (SELECT head_crc, head FROM sessions WHERE number = 3) WHERE number = 2",
     "UPDATE sessions SET number = 77 WHERE number = 2",
 ]
 
@@ -287,7 +290,8 @@ async def test_a_damaged_id_is_listed_and_not_found(sqlite: SqliteMaker) -> None
     await with_sessions(sqlite, 2)
     edit(sqlite.directory / "s.db", "UPDATE sessions SET session_id = x'61ff' WHERE number = 1")
     store = await opened(sqlite)
-    assert await store.load_clients(["client1"]) == {"client1": ["a\N{REPLACEMENT CHARACTER}"]}
+    key = GroupKey("owner", "", "client1")
+    assert await store.load_groups([key]) == {key: ["a\N{REPLACEMENT CHARACTER}"]}
     assert {d.session_id for d in await store.due(0, 2**62, (0, 0), 9)} == {"a\ufffd", session(2).session_id}
 
 

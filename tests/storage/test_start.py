@@ -200,17 +200,19 @@ def flip(offset: int, count: int) -> Callable[[Path], Any]:
 
 
 def newer_entry(path: Path) -> None:
-    data = msgspec.msgpack.encode((2, 3, (), []))
+    data = msgspec.msgpack.encode((3, 3, (), []))
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("UPDATE journal SET data = ?, crc = ? WHERE sequence = 3", (data, crc32(data)))
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "newer schema": (edit("PRAGMA user_version = 9"), "schema version 9, and this server knows up to version 1"),
-    "newer journal": (newer_entry, "version 2, and this server knows up to version 1"),
+    "newer schema": (edit("PRAGMA user_version = 9"), "schema version 9, and this server knows up to version 2"),
+    "newer journal": (newer_entry, "version 3, and this server knows up to version 2"),
     "no version": (edit("PRAGMA user_version = 0"), "no schema version"),
     "table dropped": (edit("DROP TABLE meta"), "table meta missing"),
     "column dropped": (edit("ALTER TABLE sessions DROP COLUMN size"), "column sessions.size missing"),
+    "new column dropped": (edit("ALTER TABLE sessions DROP COLUMN head_crc"), "column sessions.head_crc missing"),
+    "new index dropped": (edit("DROP INDEX sessions_by_title"), "index sessions_by_title missing"),
     "index dropped": (edit("DROP INDEX sessions_by_id"), "index sessions_by_id missing"),
     "page": (flip(4096, 300), "damaged"),
     "page size": (flip(16, 2), "damaged"),

@@ -95,8 +95,10 @@ def inflate(path: Path, size: int) -> None:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute(
             "WITH RECURSIVE n(i) AS (SELECT 1000 UNION ALL SELECT i + 1 FROM n WHERE i < 1000 + ?)"
-            "INSERT INTO sessions (number, session_id, client_id, status, due_at, size, sequence, crc, data) "
-            "SELECT i, CAST('filler' || i AS BLOB), 'filler', 2, 9e15, 1, 1, 1, zeroblob(1000000) FROM n",
+            "INSERT INTO sessions (number, session_id, client_id, user_id, external_id, title, status, active_at, "
+            "due_at, size, sequence, head_crc, crc, head, data) "
+            "SELECT i, CAST('filler' || i AS BLOB), x'01', x'', x'', x'', 2, 0, 9e15, 1, 1, 1, 1, x'', "
+            "zeroblob(1000000) FROM n",
             (size // 1_000_000,),
         )
         connection.commit()

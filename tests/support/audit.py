@@ -1,0 +1,252 @@
+"""An audit: every way to find a session is compared with what each session says of itself."""
+
+import contextlib
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stui_sessions.storage.rows import WHOLE, Row, decode_entry, decode_session, encode_session
+from tests.support.crowd import ENDED, EXTERNAL_IDS, TITLES, Crowd, Known, is_short
+from tests.support.line_client import LineClient
+from tests.support.waiting import until
+
+Reply = dict[str, Any]
+
+STATUSES = ("live", *ENDED)
+SORTS = {
+    "last_activity": lambda row: row["last_activity"],
+    "created_at": lambda row: row["created_at"],
+    "title": lambda row: row["title"] or "",
+}
+MOST_CANDIDATES = 10
+
+
+def pages(client: LineClient, **parameters: Any) -> Iterator[Reply]:
+    """All rows of a list, page by page."""
+    cursor: Reply = {}
+    while True:
+        page = client.result("list_sessions", **parameters, **cursor)
+        yield from page["sessions"]
+        if page["next_cursor"] is None:
+            return
+        cursor = {"cursor": page["next_cursor"]}
+
+
+class Audit:
+    """What there is, by asking for each session by its id; then the rest is asked about.
+
+    Begins with waiting until nothing expires any more: the server must sweep often, and keep what has ended.
+    """
+
+    def __init__(self, client: LineClient, crowd: Crowd) -> None:
+        self.client = client
+        self.crowd = crowd
+        until(self._nothing_expires, "the sweeper", timeout=30)
+        self._adopt()
+        self.truth = self._ask_each()
+
+    def _nothing_expires(self) -> bool:
+        live = list(pages(self.client, limit=100))
+        counted = self.client.result("get_session_statistics")["total_sessions"]
+        return counted == len(live) and not any(map(is_short, live))
+
+    def _adopt(self) -> None:
+        """Sessions nobody has told us of: their creation was not answered."""
+        rows = {row["session_id"]: row for status in STATUSES for row in pages(self.client, status=status, limit=100)}
+        for worker in self.crowd.workers:
+            mine = {i: row for i, row in rows.items() if worker.name == _worker_of(row)}
+            unknown = mine.keys() - worker.known.keys()
+            assert len(unknown) <= worker.creating, f"made by nobody: {unknown}"
+            for session_id in unknown:
+                worker.known[session_id] = Known(session_id, mine[session_id])
+                worker.known[session_id].in_doubt = True
+            worker.creating = 0
+
+    def _ask_each(self) -> dict[str, Reply]:
+        """What each session says of itself agrees with what was acknowledged."""
+        truth = {}
+        for worker in self.crowd.workers:
+            ids = [*worker.known, *worker.purged]
+            replies = self.client.pipeline([("get_session", {"session_id": i}) for i in ids])
+            for session_id, reply in zip(ids, replies, strict=True):
+                known = worker.known.get(session_id)
+                if reply["status"] == "success":
+                    assert known is not None, f"purged, and there: {session_id}"
+                    truth[session_id] = reply["result"]
+                    self._compare(known, reply["result"])
+                else:
+                    assert reply["error_code"] == "session_not_found", reply
+                    assert known is None or "gone" in known.possible, f"lost: {known.__dict__ if known else ''}"
+                    worker.known.pop(session_id, None)
+                    worker.purged.discard(session_id)
+        return truth
+
+    def _compare(self, known: Known, found: Reply) -> None:
+        assert found["status"] in known.possible, f"{found} should be one of {known.possible}: {known.__dict__}"
+        if not known.in_doubt:
+            assert {name: found[name] for name in known.facts if name in found} == {
+                name: value for name, value in known.facts.items() if name in found
+            }
+        known.note(found)
+        known.in_doubt = False
+
+    # -- what is asked
+
+    def run(self, limit: int) -> None:
+        """Everything; `limit` is how many live sessions an owner may have."""
+        for status in STATUSES:
+            self._all_lists(status)
+        self._owners(limit)
+        self._external_ids()
+        self._references()
+        self._counters()
+
+    def _of(self, **facts: Any) -> dict[str, Reply]:
+        return {i: row for i, row in self.truth.items() if all(row[name] == value for name, value in facts.items())}
+
+    def _check(self, rows: list[Reply], expected: dict[str, Reply], what: object) -> None:
+        ids = [row["session_id"] for row in rows]
+        assert len(set(ids)) == len(ids), f"twice in {what}"
+        mine = {row["session_id"]: _still(row) for row in rows if _worker_of(row)}
+        expected = {i: _still(row) for i, row in expected.items()}
+        assert mine.keys() == expected.keys(), f"{what}: {mine.keys() ^ expected.keys()}"
+        assert mine == expected, what
+
+    def _all_lists(self, status: str) -> None:
+        expected = self._of(status=status)
+        for sort, key in SORTS.items():
+            both = {}
+            for order in ("asc", "desc"):
+                for limit in (100, 7):
+                    rows = list(pages(self.client, status=status, sort=sort, order=order, limit=limit))
+                    self._check(rows, expected, (status, sort, order, limit))
+                    keys = [key(row) for row in rows]
+                    assert keys == sorted(keys, reverse=order == "desc"), (status, sort, order)
+                both[order] = [row["session_id"] for row in rows]
+            assert both["asc"] == both["desc"][::-1]
+
+    def _owners(self, limit: int) -> None:
+        for worker in self.crowd.workers:
+            for owner in worker.owners:
+                for status in STATUSES:
+                    rows = list(pages(self.client, status=status, sort="created_at", limit=7, **owner))
+                    self._check(rows, self._of(status=status, **owner), (owner, status))
+                exact = {"user_id": None, "client_id": None, **owner}
+                live = self._of(status="live", **exact)
+                assert len(live) <= limit, f"{owner} has {len(live)} sessions"
+                if "client_id" in owner:
+                    listed = self.client.result("list_client_sessions", **owner)["sessions"]
+                    assert {row["session_id"] for row in listed} == live.keys(), owner
+
+    def _external_ids(self) -> None:
+        users = [owner["user_id"] for worker in self.crowd.workers for owner in worker.owners if "user_id" in owner]
+        for external_id in filter(None, EXTERNAL_IDS):
+            live = self._of(status="live", external_id=external_id)
+            self._named({"external_id": external_id}, live, "external_id_ambiguous")
+            for user in set(users):
+                some = {i: row for i, row in live.items() if row["user_id"] == user}
+                assert len(some) <= 1, f"twice live: {some}"
+                self._named({"external_id": external_id, "user_id": user}, some, "")
+
+    def _named(self, parameters: Reply, expected: dict[str, Reply], ambiguous: str) -> None:
+        reply = self.client.request("get_session", **parameters)
+        if len(expected) == 1:
+            assert reply["status"] == "success", (parameters, reply)
+            assert _still(reply["result"]) in [_still(row) for row in expected.values()]
+        else:
+            assert reply.get("error_code") == (ambiguous if expected else "session_not_found"), (parameters, reply)
+
+    def _references(self) -> None:
+        for name in (*filter(None, TITLES), *filter(None, EXTERNAL_IDS)):
+            self._resolve(name, self._of(status="live", title=name) | self._of(status="live", external_id=name))
+        for ref in ("own-w0", "own-w1-3", "own-w2-", *(i[:20] for i in list(self.truth)[:50])):
+            prefixed = {i: r for i, r in self.truth.items() if i.startswith(ref) and r["status"] != "deleted"}
+            self._resolve(ref, {ref: self.truth[ref]} if ref in self.truth else prefixed)
+
+    def _resolve(self, ref: str, expected: dict[str, Reply]) -> None:
+        reply = self.client.request("resolve_session", ref=ref)
+        if len(expected) == 1:
+            assert reply["status"] == "success", (ref, reply, expected)
+            assert [_still(reply["result"])] == [_still(row) for row in expected.values()]
+        elif not expected:
+            assert reply.get("error_code") == "session_not_found", (ref, reply)
+        else:
+            assert reply.get("error_code") == "reference_ambiguous", (ref, reply)
+            told = {candidate["session_id"] for candidate in reply["details"]["candidates"]}
+            assert told <= expected.keys()
+            assert len(told) == min(MOST_CANDIDATES, len(expected))
+
+    def _counters(self) -> None:
+        rows = [row for status in STATUSES for row in pages(self.client, status=status, limit=100)]
+        statistics = self.client.result("get_session_statistics")
+        counted = Counter(row["status"] for row in rows)
+        assert statistics["sessions_by_status"] == {status: counted[status] for status in STATUSES}
+        assert statistics["total_sessions"] == counted["live"]
+        live = {(r["user_id"], r["client_id"]) for r in rows if r["status"] == "live" and r["client_id"]}
+        assert statistics["active_clients"] == len(live)
+
+    # -- the file
+
+    def file(self, path: Path) -> None:
+        """The database of a server that has stopped in order: rows, index columns, totals."""
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            names = [name for name in Row._fields if name not in ("number", "sequence")]
+            rows = database.execute(f"SELECT {WHOLE}, {', '.join(names)} FROM sessions").fetchall()
+            ((sequence, crc, data),) = database.execute("SELECT sequence, crc, data FROM journal").fetchall()
+        statuses: Counter[str] = Counter()
+        for row in rows:
+            session = decode_session(*row[:8])
+            assert session is not None
+            status = STATUSES[session.status]
+            statuses[status] += 1
+            again = encode_session(row[1], session)
+            wrong = {n: (v, getattr(again, n)) for n, v in zip(names, row[8:], strict=True) if v != getattr(again, n)}
+            noted, end = wrong.pop("due_at", (0, 0))
+            assert noted <= end, "noted too late: the sweeper would not see it"
+            assert not wrong, f"session {row[0]}: {wrong}"
+            if session.session_id in self.truth:
+                assert self.truth[session.session_id]["status"] == status
+                assert self.truth[session.session_id]["external_id"] == (session.about.external_id or None)
+        assert self.truth.keys() <= {row[2].decode() for row in rows}
+        totals = decode_entry(sequence, crc, data).totals
+        assert totals.by_status() == tuple(statuses[status] for status in STATUSES)
+
+
+def _worker_of(row: Reply) -> str:
+    """Whose session it is, by its owner; empty if it is none of the crowd's."""
+    return str(row["client_id"] or row["user_id"] or "").partition(".")[0]
+
+
+def _still(row: Reply) -> Reply:
+    """Without what passes with time."""
+    return {name: value for name, value in row.items() if name != "time_until_expiry"}
+
+
+def at_once(client: LineClient, crowd: Crowd) -> None:
+    """What can be said before the sweeper has been there, as right after a kill: short sessions come to their end."""
+    for worker in crowd.workers:
+        for owner in worker.owners:
+            rows = pages(client, limit=100, **owner)
+            exact = {"user_id": None, "client_id": None, **owner}
+            mine = {r["session_id"]: r for r in rows if all(r[name] == value for name, value in exact.items())}
+            long = {i for i, row in mine.items() if not is_short(row)}
+            if "client_id" in owner:
+                listed = client.result("list_client_sessions", **owner)["sessions"]
+                assert long <= {row["session_id"] for row in listed} <= mine.keys(), owner
+            if "user_id" in owner:
+                for external_id in filter(None, EXTERNAL_IDS):
+                    _one_holder(client, owner["user_id"], external_id)
+
+
+def _one_holder(client: LineClient, user_id: str, external_id: str) -> None:
+    rows = [r for r in pages(client, user_id=user_id, limit=100) if r["external_id"] == external_id]
+    assert len(rows) <= 1, f"twice live: {rows}"
+    reply = client.request("get_session", user_id=user_id, external_id=external_id)
+    if reply["status"] == "success":
+        assert reply["result"]["session_id"] in {row["session_id"] for row in rows}, reply
+    else:
+        assert reply["error_code"] == "session_not_found", reply
+        assert all(map(is_short, rows)), f"not found: {rows}"
