@@ -12,6 +12,10 @@ from stui_sessions import __version__
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("stui_sessions.cli.serve:serve", "Run the session server."),
     "call": ("stui_sessions.cli.call:call", "Send one request and print the reply as JSON."),
+    "backup": ("stui_sessions.cli.backup:backup", "Copy the database of a running server."),
+    "restore": ("stui_sessions.cli.restore:restore", "Put a backup in the place of the database."),
+    "export": ("stui_sessions.cli.exporting:export", "Write sessions as JSON lines."),
+    "import": ("stui_sessions.cli.importing:import_", "Read sessions from JSON lines."),
     "bench": ("stui_sessions.cli.bench:bench", "Measure a running server."),
     "schema": ("stui_sessions.cli.schema:schema", "Print the protocol as JSON Schema or as reference."),
 }

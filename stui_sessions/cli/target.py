@@ -1,4 +1,4 @@
-"""Which server `call` and `bench` ask, and what they say when they cannot."""
+"""Which server the commands ask, and what they say when they cannot."""
 
 import contextlib
 import os
@@ -15,13 +15,17 @@ from stui_sessions.client.errors import ClientError
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Unable(click.ClickException):
-    """It could not ask: exit code 2, as for bad usage."""
-
-    exit_code = 2
+class Failed(click.ClickException):
+    """It did not succeed: exit code 1."""
 
     def show(self, file: Any = None) -> None:
         click.echo(f"stui-sessions: {self.message}", err=True)
+
+
+class Unable(Failed):
+    """It could not ask: exit code 2, as for bad usage."""
+
+    exit_code = 2
 
 
 class Seconds(click.FloatRange):
@@ -102,7 +106,7 @@ def chosen_target(context: click.Context, host: str, port: int, unix: str | None
 
     The environment may name both a port and a socket, for it may be the server's own: the socket is taken then.
     """
-    flags = {name for name in ("host", "port", "unix") if _from_command_line(context, name)}
+    flags = {name for name in ("host", "port", "unix") if from_command_line(context, name)}
     if "unix" in flags and len(flags) > 1:
         raise click.UsageError("--unix is an address of its own: leave out --host and --port")
     if unix and not flags & {"host", "port"}:
@@ -110,5 +114,6 @@ def chosen_target(context: click.Context, host: str, port: int, unix: str | None
     return Target(host, port)
 
 
-def _from_command_line(context: click.Context, name: str) -> bool:
+def from_command_line(context: click.Context, name: str) -> bool:
+    """The option was given as a flag."""
     return context.get_parameter_source(name) is ParameterSource.COMMANDLINE

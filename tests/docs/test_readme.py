@@ -82,7 +82,7 @@ def exchanges(body: str) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.skipif(not shutil.which("nc"), reason="nc is not installed")
 def test_the_first_session(server: ServerProcess, shell_env: dict[str, str]) -> None:
-    blocks = fences(README, "console")
+    blocks = fences(section(README, "A first session"), "console")
     assert len(blocks) == 2
     names = Names()
     played = 0
@@ -93,6 +93,18 @@ def test_the_first_session(server: ServerProcess, shell_env: dict[str, str]) -> 
             names.compare(expected, run(names.fill(command), server, shell_env))
             played += 1
     assert played == 6
+
+
+def test_backup_and_export(server: ServerProcess, shell_env: dict[str, str], tmp_path: Path) -> None:
+    server.result("create_session", client_id="me")
+    part = section(README, "Backup, restore, export, import")
+    names = Names()
+    played = 0
+    for block in fences(part, "console"):
+        for command, expected in exchanges(block.body):
+            names.compare(expected, run(f"cd {tmp_path} && {command}", server, shell_env))
+            played += 1
+    assert played == 4
 
 
 def run(command: str, server: ServerProcess, shell_env: dict[str, str]) -> str:
@@ -161,7 +173,7 @@ def subcommands() -> dict[str, click.Command]:
     return {name: command for name, command in found.items() if command}
 
 
-COMMAND_LINE = re.compile(r"stui-sessions (serve|call|bench|schema)\b([^`\n]*)")
+COMMAND_LINE = re.compile(r"stui-sessions (serve|call|backup|restore|export|import|bench|schema)\b([^`\n]*)")
 DOCUMENTS = ["README.md", "protocol.md", "examples/README.md"]
 
 
@@ -234,9 +246,8 @@ def test_every_figure_can_be_seen_again() -> None:
     """The commands beside the figures name benchmarks, tests and variables that exist."""
     performance = section(README, "Performance")
     modules = re.findall(r"-m (tests\.benchmarks\.\w+)", performance)
-    assert len(modules) == 2
-    for module in modules:
-        assert (ROOT / (module.replace(".", "/") + ".py")).is_file()
+    files = (ROOT / "tests" / "benchmarks").glob("[a-z]*.py")
+    assert sorted(modules) == sorted(f"tests.benchmarks.{file.stem}" for file in files)
     runs = re.findall(r"(STUI_TEST_\w+)=\d+ python -m pytest -s (\S+\.py)", performance)
     assert len(runs) == 4
     for variable, path in runs:

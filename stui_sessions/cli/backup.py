@@ -1,0 +1,109 @@
+"""`stui-sessions backup`: a copy of the database of a server that goes on working.
+
+Exit codes: 0 for a success, 1 when there is no good copy, 2 when it could not ask.
+"""
+
+import hashlib
+import os
+from base64 import b64decode
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from stui_sessions.cli import files
+from stui_sessions.cli.asking import converse
+from stui_sessions.cli.database import checked, refuse_same
+from stui_sessions.cli.target import Failed, Seconds, Target, chosen_target, from_command_line, target_options
+from stui_sessions.client import Client
+from stui_sessions.errors import StartError, StorageError
+from stui_sessions.storage import backup as storage_backup
+from stui_sessions.storage.files import refuse_other_kinds
+
+HELP = """Copy the database of a running server to FILE, whole and as of one moment.
+
+\b
+  stui-sessions backup sessions.backup
+  stui-sessions backup --db /var/lib/stui-sessions/sessions.db sessions.backup
+
+Everything that was acknowledged before is in the copy; clients go on meanwhile. The server sends the copy over the
+connection; with --db the command reads the database itself, whether a server has it open or not. The copy is
+checked, each session in it too, before it takes its place. `restore` puts it back.
+
+Exit code: 0 for a success, 1 when there is no good copy, 2 when it could not ask."""
+
+COPY_SECONDS = 3600.0
+"""For the first part of the copy: it comes when all of it is made."""
+
+
+@click.command("backup", help=HELP, short_help="Copy the database of a running server.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--db", type=click.Path(path_type=Path), metavar="PATH", help="Read this database, and ask no server.")
+@click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
+@click.option(
+    "--timeout", type=Seconds(), default=30.0, show_default=True, help="Seconds to wait for each of the replies."
+)
+@target_options
+@click.pass_context
+def backup(
+    context: click.Context,
+    file: Path,
+    db: Path | None,
+    force: bool,
+    timeout: float,
+    host: str,
+    port: int,
+    unix: str | None,
+) -> None:
+    """Copy, check, put in place."""
+    if db is not None and any(from_command_line(context, name) for name in ("host", "port", "unix")):
+        raise click.UsageError("--db reads the database itself: leave out --host, --port and --unix")
+    try:
+        with files.written_whole(file, force=force) as new:
+            if db is None:
+                _fetch(chosen_target(context, host, port, unix), timeout, new)
+            else:
+                _copy(db, file, new)
+            count = checked(new, file)
+            size = new.stat().st_size
+    except OSError as error:
+        raise Failed(f"{file} cannot be written: {error.strerror or error}") from None
+    click.echo(f"{file}: {count:,} sessions, {size:,} bytes")
+
+
+def _copy(db: Path, file: Path, new: Path) -> None:
+    refuse_same(db, file)
+    try:
+        refuse_other_kinds(db)
+        if not db.exists():
+            raise Failed(f"{db} does not exist: name the database with --db")
+        storage_backup.copy(db.resolve(), new)
+    except (StartError, StorageError) as error:
+        raise Failed(f"{db}: {error}") from None
+
+
+def _fetch(target: Target, seconds: float, new: Path) -> None:
+    with open(files.create(new), "wb") as out:
+        converse(target, seconds, lambda client: _receive(client, out))
+
+
+async def _receive(client: Client, out: BinaryIO) -> None:
+    """All parts of the copy that the server makes, and their checksum."""
+    name = (await client.begin_backup()).backup_id
+    digest = hashlib.sha256()
+    with files.Progress("backup") as progress:
+        part = await client.read_backup(name, reply_timeout=COPY_SECONDS)
+        while True:
+            data = b64decode(part.data)
+            digest.update(data)
+            out.write(data)
+            progress.reached(out.tell(), part.size)
+            if part.next_offset is None:
+                break
+            if part.next_offset != out.tell():
+                raise Failed("the server's copy came in parts that do not fit together; try again")
+            part = await client.read_backup(name, offset=part.next_offset)
+    if out.tell() != part.size or digest.hexdigest() != part.sha256:
+        raise Failed("the copy was damaged on its way: its checksum is not that of the server; try again")
+    out.flush()
+    os.fsync(out.fileno())
