@@ -1,4 +1,4 @@
-"""The shell script and the Python script, run as their reader would run them."""
+"""The shell script and the Python scripts, run as their reader would run them."""
 
 import re
 import shutil
@@ -10,7 +10,7 @@ import pytest
 
 from examples import save_and_restore
 from tests.conftest import StartServer
-from tests.support.server import ROOT, ServerProcess
+from tests.support.server import ROOT, ServerProcess, environment
 
 EXAMPLES = ROOT / "examples"
 needs_nc_and_jq = pytest.mark.skipif(
@@ -80,6 +80,40 @@ def test_save_and_restore_without_a_server(server: ServerProcess) -> None:
     done = run(sys.executable, EXAMPLES / "save_and_restore.py", "--port", str(server.port), server=server)
     assert done.returncode == 1
     assert done.stderr.startswith("it did not work: ")
+
+
+def test_continuity(tmp_path: Path) -> None:
+    """It starts and kills its own servers; what it prints is what it does."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "continuity.py")],
+        env=environment(tmp_path, {"TMPDIR": str(tmp_path)}),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "laptop: Session created successfully",
+        "laptop: saved {'file': 'talk.txt', 'line': 12} as revision 2",
+        "laptop: the title is 'The talk'",
+        "laptop: dropped a connection in the middle of a request",
+        "the server was killed",
+        "the server was started again",
+        "a new process: Session resumed successfully",
+        "a new process: 'The talk' holds {'file': 'talk.txt', 'line': 12} at revision 2",
+        "phone: Session created successfully",
+        "phone: it holds {}",
+        "laptop: has 1 session",
+        "phone: has 1 session",
+        "sessions of ada: 'The talk' (laptop), 'Shopping' (phone)",
+        "deleted 'The talk'",
+        "sessions of ada: 'Shopping' (phone)",
+        "restoring it: session_deleted",
+        "undeleted 'The talk', which holds {'file': 'talk.txt', 'line': 12}",
+        "sessions of ada: 'The talk' (laptop), 'Shopping' (phone)",
+    ]
+    assert not list(tmp_path.iterdir())  # no server is left, and none of their files
 
 
 def test_every_example_is_in_the_list() -> None:
