@@ -26,9 +26,11 @@ class Editing(Telling):
         s = self._allow("pin" if _only_pins(p) else "edit", resident, now.wall)
         timeout = s.timeout if p.timeout is UNSET else self._timeout(p.timeout)
         about = _edited(s, p)
+        overdue = []
         if about.external_id != s.about.external_id:
-            self._check_external_id(s.user_id, about.external_id, now, {s.session_id})
+            overdue = self._check_external_id(s.user_id, about.external_id, now, {s.session_id})
         s = self._edit(resident, s, timeout, about)
+        self._note_expiry(overdue)
         return Details(*self._details(s, resident.size, now))
 
     def update_session_title(self, caller: Caller, p: TitleParams, now: Moment) -> Details:

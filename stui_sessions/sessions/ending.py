@@ -39,7 +39,7 @@ class Ending(Opening, Editing):
         s = self._known(resident)
         if self.expiry.is_live(s, now.wall):
             return UndeleteResult(*(*self._details(s, resident.size, now), False))
-        self._check_may_return(s, now)
+        overdue = self._check_may_return(s, now)
         about = s.about
         if about.ends_at and about.ends_at <= now.wall:
             about = replace(about, ends_at=0)
@@ -48,17 +48,24 @@ class Ending(Opening, Editing):
         assert back is not None
         self.book.need_groups(s, back)
         self.book.change(resident, record, back)
+        self._note_expiry(r for r in overdue if r is not resident)
         return UndeleteResult(*(*self._details(back, resident.size, now), True))
 
-    def _check_may_return(self, s: Session, now: Moment) -> None:
-        """The limit and the external id, as for a new session; nobody is evicted for it."""
+    def _check_may_return(self, s: Session, now: Moment) -> list[Resident]:
+        """The limit and the external id, as for a new session; nobody is evicted for it.
+
+        Returns the expired ones whose place or external id it takes.
+        """
+        overdue: list[Resident] = []
         key = owner_key(s.user_id, s.client_id)
         if key is not None:
             limit = self.rules.max_sessions_per_client if s.client_id else self.rules.max_sessions_per_user
             if len(self._live_members(self.book.group(key), now)) >= limit:
                 raise limit_reached(s.user_id, s.client_id, limit)
+            overdue += self._overdue(key, now)
         if external_key(s.user_id, s.about.external_id) is not None:
-            self._check_external_id(s.user_id, s.about.external_id, now, {s.session_id})
+            overdue += self._check_external_id(s.user_id, s.about.external_id, now, {s.session_id})
+        return overdue
 
     def sweep(self, session_id: str, now: Moment) -> Session | None:
         """Do what time has made due: mark a session expired, remove one that was kept long enough.

@@ -1,6 +1,6 @@
 """What all decisions stand on: the book, the rules, and how a session is found and judged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
@@ -14,8 +14,8 @@ from stui_sessions.sessions.book import NotResident, SessionBook
 from stui_sessions.sessions.finding import Reference
 from stui_sessions.sessions.lifecycle import Event, after
 from stui_sessions.sessions.limits import ClientLists, CreationRate
-from stui_sessions.sessions.model import Session
-from stui_sessions.sessions.residents import Group, Resident, external_key
+from stui_sessions.sessions.model import EXPIRED, LIVE, Ended, Session, ended
+from stui_sessions.sessions.residents import Group, GroupKey, Resident, external_key, groups_of
 from stui_sessions.sessions.timing import Expiry, Moment
 
 NewId = Callable[[int, int, str], str]
@@ -169,13 +169,39 @@ class Ground:
         live = self._live_members(self.book.group(key), now)
         return [r for r in live if (s := r.session) and external_key(s.user_id, s.about.external_id) == key]
 
-    def _check_external_id(self, user_id: str, external_id: str, now: Moment, besides: set[str]) -> None:
-        """Refuse an external id that a live session of the user has, but for those `besides`."""
+    def _check_external_id(self, user_id: str, external_id: str, now: Moment, besides: set[str]) -> list[Resident]:
+        """Refuse an external id that a live session of the user has, but for those `besides`.
+
+        Returns those that are in its way no more because they have expired, for `_note_expiry`.
+        """
         for resident in self._holders(user_id, external_id, now):
             if resident.session_id not in besides:
                 raise Refusal(
                     "external_id_conflict", f"a live session of the same user has the external id {quote(external_id)}"
                 )
+        key = external_key(user_id, external_id)
+        return [] if key is None else self._overdue(key, now)
+
+    def _overdue(self, key: GroupKey, now: Moment) -> list[Resident]:
+        """Members that are stored as live and have expired; all their groups are resident."""
+        overdue = [
+            r
+            for r in self.book.sessions_of(self.book.group(key))
+            if key in groups_of(r.session) and r.session is not None and not self.expiry.is_live(r.session, now.wall)
+        ]
+        self.book.need_groups(*(r.session for r in overdue))
+        return overdue
+
+    def _note_expiry(self, overdue: Iterable[Resident]) -> None:
+        """Write down that sessions have expired whose place or external id is given to another one.
+
+        A start after a crash gives sessions time back, and they would be live again beside it.
+        """
+        for resident in overdue:
+            s = resident.session
+            if s is not None and s.status == LIVE:
+                at = self.expiry.expires_at(s)
+                self.book.change(resident, Ended(s.number, EXPIRED, at), ended(s, EXPIRED, at))
 
     # -- limits of values
 

@@ -29,6 +29,7 @@ class Birth(Struct):
     about: About
     objects: tuple[bytes, bytes, bytes, bytes]
     victims: list[Resident]
+    overdue: list[Resident]  # expired ones whose place or external id it takes
     paid: Hashable
 
 
@@ -122,17 +123,18 @@ class Opening(Using):
         )
         self._check_size(sum(map(len, objects)))
         self._check_lists(client_id)
-        victims = self._room_for_one(user_id, client_id, now)
-        self._check_external_id(user_id, about.external_id, now, {r.session_id for r in victims})
+        victims, overdue = self._room_for_one(user_id, client_id, now)
+        overdue += self._check_external_id(user_id, about.external_id, now, {r.session_id for r in victims})
         paid = _bucket(caller, user_id, client_id)
         self._check_rate(paid, now)
-        return Birth(user_id, client_id, timeout, about, objects, victims, paid)
+        return Birth(user_id, client_id, timeout, about, objects, victims, overdue, paid)
 
     def _make(
         self, birth: Birth, session_id: str | None, id_format: str, now: Moment
     ) -> tuple[Session, str | UnsetType]:
         """Close those that must make room, and put the new session in the book."""
         evicted: str | UnsetType = UNSET
+        self._note_expiry(birth.overdue)
         for resident in birth.victims:
             victim = resident.session
             assert victim is not None
@@ -193,24 +195,27 @@ class Opening(Using):
             who = f"the client {quote(client_id)}" if client_id else "sessions without a client_id"
             raise Refusal("client_not_allowed", f"this server does not admit {who}")
 
-    def _room_for_one(self, user_id: str, client_id: str, now: Moment) -> list[Resident]:
-        """The sessions to close so that the owner may have one more; raises Refusal if that is not the rule."""
+    def _room_for_one(self, user_id: str, client_id: str, now: Moment) -> tuple[list[Resident], list[Resident]]:
+        """What makes room for one more of the owner's: sessions to close, and expired ones to note.
+
+        Raises Refusal if there is none, and closing is not the rule.
+        """
         key = owner_key(user_id, client_id)
         if key is None:
-            return []
+            return [], []
         group = self.book.group(key)
         limit = self.rules.max_sessions_per_client if client_id else self.rules.max_sessions_per_user
         if len(group.session_ids) < limit:
-            return []
-        live = self._live_members(group, now)
+            return [], []
+        live, overdue = self._live_members(group, now), self._overdue(key, now)
         if len(live) < limit:
-            return []
+            return [], overdue
         if self.rules.on_limit == "reject" or not limit:
             raise limit_reached(user_id, client_id, limit)
         live.sort(key=_activity)
         victims = live[: len(live) - limit + 1]
         self.book.need_groups(*(r.session for r in victims))
-        return victims
+        return victims, overdue
 
     def _check_rate(self, paid: Hashable, now: Moment) -> None:
         wait = self.rate.seconds_to_wait(paid, now.monotonic)

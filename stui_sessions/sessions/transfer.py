@@ -146,9 +146,9 @@ class Transfer(Ending, Lists):
         groups = [key for key in keys if key not in residents.groups]
         if sessions or groups:
             raise NotResident(tuple(sessions), tuple(groups))
-        for key in keys:  # who holds the external ids that they bring
+        for key in keys:  # who holds the external ids that they bring, and who held them
             if key.kind == "external":
-                self._live_members(self.book.group(key), now)
+                self._overdue(key, now)
 
     def _import(self, t: Taken, on_conflict: str, result: ImportResult, now: Moment) -> None:
         session_id = t.session.session_id
@@ -161,7 +161,8 @@ class Transfer(Ending, Lists):
             raise Refusal("session_id_conflict", "Session ID already exists")
         besides = {session_id} if on_conflict == "replace" else set()
         if t.session.status == LIVE:
-            self._check_external_id(t.session.user_id, t.session.about.external_id, now, besides)
+            overdue = self._check_external_id(t.session.user_id, t.session.about.external_id, now, besides)
+            self._note_expiry(r for r in overdue if r is not resident)
         totals = self.book.totals
         totals.last_number += 1
         if is_taken and on_conflict == "new":
