@@ -18,7 +18,8 @@ from stui_sessions.cli.target import Failed, Seconds, Target, chosen_target, fro
 from stui_sessions.client import Client
 from stui_sessions.errors import StartError, StorageError
 from stui_sessions.storage import backup as storage_backup
-from stui_sessions.storage.files import refuse_other_kinds
+from stui_sessions.storage.files import beside, refuse_other_kinds
+from stui_sessions.storage.lock import FileLock
 
 HELP = """Copy the database of a running server to FILE, whole and as of one moment.
 
@@ -59,11 +60,14 @@ def backup(
     if db is not None and any(from_command_line(context, name) for name in ("host", "port", "unix")):
         raise click.UsageError("--db reads the database itself: leave out --host, --port and --unix")
     try:
+        if db is not None:
+            refuse_same(db, file)
+        _refuse_live(file)
         with files.written_whole(file, force=force) as new:
             if db is None:
                 _fetch(chosen_target(context, host, port, unix), timeout, new)
             else:
-                _copy(db, file, new)
+                _copy(db, new)
             count = checked(new, file)
             size = new.stat().st_size
     except OSError as error:
@@ -71,8 +75,19 @@ def backup(
     click.echo(f"{file}: {count:,} sessions, {size:,} bytes")
 
 
-def _copy(db: Path, file: Path, new: Path) -> None:
-    refuse_same(db, file)
+def _refuse_live(file: Path) -> None:
+    """Never put a copy in the place of a database that a server is using, whatever --force says."""
+    if not file.is_file():
+        return
+    lock = FileLock(beside(file.resolve(), ".lock"))
+    try:
+        lock.acquire()
+    except StartError:
+        raise Failed(f"{file} is a database that a server is using: name another file") from None
+    lock.release(remove=True)
+
+
+def _copy(db: Path, new: Path) -> None:
     try:
         refuse_other_kinds(db)
         if not db.exists():

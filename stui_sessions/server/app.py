@@ -156,7 +156,7 @@ class App:
         self.engine.want_commit = self.writer.wake
         self.engine.want_load = self.loader.want
         path = database_path(s, os.environ)
-        self.backups = Backups(store, path, log)
+        self.backups = Backups(store, None if path is None else path.resolve(), log)
         self.manager.begin_copy = self.backups.begin
         self.loader.read_backup = self.backups.part
         self.loader.relieve = self.writer.snapshot_some

@@ -160,6 +160,29 @@ def test_a_database_that_a_server_has_is_not_restored(server: ServerProcess, tmp
     assert states(server, ids) == [{"n": 0}, {"n": 1}, {"n": 2}]
 
 
+def test_the_database_of_a_running_server_is_no_place_for_a_backup(server: ServerProcess, tmp_path: Path) -> None:
+    """Over the wire nobody else would notice; the server would go on writing into the file that is gone."""
+    ids = make(server)
+    for command in (["backup", str(server.db), "--force", "--port", str(server.port)], ["backup", str(server.db)]):
+        assert "name another file" in bad(tmp_path, *command) or "exists" in bad(tmp_path, *command)
+    server.kill()
+    server.start()
+    assert states(server, ids) == [{"n": n} for n in range(3)]
+
+
+def test_a_server_that_was_given_a_relative_path_can_be_backed_up(tmp_path: Path) -> None:
+    serve = [sys.executable, "-m", "stui_sessions", "serve", "--port", "0", "--db", "here.db"]
+    with subprocess.Popen(
+        serve, cwd=tmp_path, env=environment(tmp_path, {}), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        port = process.stdout.readline().strip().rpartition(":")[2]
+        said = good(tmp_path, "backup", str(tmp_path / "copy.db"), "--port", port)
+        process.terminate()
+    assert "0 sessions" in said
+    assert sorted(path.name for path in tmp_path.glob("*.db")) == ["copy.db", "here.db"]
+
+
 def test_files_that_are_one_are_refused(server: ServerProcess, tmp_path: Path) -> None:
     db = str(server.db)
     make(server)
