@@ -76,7 +76,7 @@ class Command:
         self.errors = tuple(errors.split())
         """Codes beyond those that any request can be answered with."""
         self.writes = writes
-        self.tells_state = result not in (PingResult, DescribeResult)
+        self.tells_state = result not in (PingResult, DescribeResult, BeginBackupResult, ReadBackupResult)
         """What it answers depends on sessions, so it waits for their changes."""
         self.returns_state = "session_state" in result.__struct_fields__
         self.names_session = issubclass(params, Named)

@@ -277,7 +277,7 @@ class Dialogue:
                     item = backlog[i] = decode_request(item, self._engine.limits)
                 except Malformed:
                     continue
-            if is_request(item) and item.parameters is not UNSET:
+            if is_request(item):
                 missing = _foreseen(item, residents)
                 if missing is not None:
                     self._engine.want_load(missing, None)

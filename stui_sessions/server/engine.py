@@ -14,7 +14,7 @@ from msgspec import Struct
 from stui_sessions.errors import Refusal
 from stui_sessions.protocol.commands import COMMANDS
 from stui_sessions.protocol.messages import Failure, Reply, Request, Success, WireLimits, failure
-from stui_sessions.protocol.results import DescribeResult, OpenResult, PageResult
+from stui_sessions.protocol.results import DescribeResult, ExportResult, OpenResult, PageResult, ReadBackupResult
 from stui_sessions.sessions.book import Change, NotResident
 from stui_sessions.sessions.caller import Caller
 from stui_sessions.sessions.manager import SessionManager
@@ -169,6 +169,10 @@ def _size(result: Any, resident: Resident | None) -> int:
     """Bytes that a result takes beside what any takes, about."""
     if type(result) is DescribeResult:  # shared by all replies, but each of them is encoded for itself
         return len(result.contract)
+    if type(result) is ReadBackupResult:
+        return len(result.data)
+    if type(result) is ExportResult:
+        return sum(len(row.session) for row in result.sessions)
     if type(result) is PageResult:
         return sum(ITEM_WEIGHT + row.metadata_bytes for row in result.sessions)
     return resident.size if type(result) is OpenResult and resident is not None else 0

@@ -128,18 +128,22 @@ class Loader:
             task.add_done_callback(self._searching.discard)
         waiters.append(waiter)
 
-    async def _answer(self, question: Question) -> Any:
-        if isinstance(question, BackupPart):
-            return await self.read_backup(question)
-        return await self._store.search(question)
-
     async def _search(self, session_ids: tuple[str, ...], search: Question) -> None:
         """One search; its answer is there while those who wait for it decide, and no longer."""
+        if isinstance(search, BackupPart):  # it may take minutes, and nothing need be kept in the overlay for it
+            await self._answer(session_ids, search, self.read_backup(search))
+            return
+        number = self._engine.book.overlay.begin_search()
+        try:
+            await self._answer(session_ids, search, self._store.search(search))
+        finally:
+            self._engine.book.overlay.end_search(number)
+
+    async def _answer(self, session_ids: tuple[str, ...], search: Question, asked: Awaitable[Any]) -> None:
         book = self._engine.book
         error: StorageError | None = None
-        number = book.overlay.begin_search()
         try:
-            answer = await self._answer(search)
+            answer = await asked
             # Last, or they might be dropped again before those who wait for both can decide.
             await self.load(NotResident(session_ids))
             book.answers[search] = answer
@@ -153,7 +157,6 @@ class Loader:
             self._tell(dict.fromkeys(self._searches.pop(search)), error)
         finally:
             book.answers.pop(search, None)
-            book.overlay.end_search(number)
 
     def _first(self, wanted: dict[K, list[Waiter]]) -> list[K]:
         """The keys to read next: those that the last read was not enough for, then the others in order."""

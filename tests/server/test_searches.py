@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from stui_sessions.errors import Refusal
 from stui_sessions.sessions import listing
-from stui_sessions.sessions.finding import MAX_MATCHES, Listing
+from stui_sessions.sessions.finding import MAX_MATCHES, BackupPart, Listing
 from stui_sessions.sessions.manager import Rules
 from stui_sessions.sessions.residents import SESSION_COST
 from tests.server.desk import Peer, request
@@ -572,3 +573,25 @@ async def test_memory_stays_bounded_while_a_search_is_held_up() -> None:
         assert room.book.residents.bytes <= 6 * SESSION_COST
         await let_go(room)
         assert len(listed(peer)) == 20
+
+
+async def test_a_copy_that_takes_long_keeps_nothing_in_memory() -> None:
+    """Only a search needs what a snapshot has caught up with; a copy may take minutes."""
+    async with a_room() as room:
+        going = asyncio.Event()
+
+        async def read(part: BackupPart) -> Refusal:
+            await going.wait()
+            return Refusal("backup_not_found", "there is none")
+
+        room.loader.read_backup = read
+        reader = room.peer()
+        reader.ask(1, "read_backup", backup_id="x")
+        await settle()
+        await room.ask("create_session", client_id="me")
+        assert len(room.book.overlay) == 1
+        await room.tick()
+        assert len(room.book.overlay) == 0
+        going.set()
+        await settle()
+        assert reader.codes == ["backup_not_found"]
