@@ -31,13 +31,12 @@ def written_whole(path: Path, *, force: bool) -> Iterator[Path]:
     try:
         yield new
         new.chmod(0o600)
-        _sync(new)
+        files.sync_file(new)
         refuse_existing(path, force)
         new.replace(path)
         files.sync_directory(path.parent)
     finally:
-        for suffix in ("", "-journal", "-wal", "-shm"):
-            files.beside(new, suffix).unlink(missing_ok=True)
+        files.remove(new)
 
 
 def refuse_existing(path: Path, force: bool) -> None:
@@ -53,14 +52,6 @@ def create(path: Path) -> int:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     os.fchmod(fd, 0o600)  # whatever the umask
     return fd
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class Progress:

@@ -56,7 +56,7 @@ class Opening(Using):
 
     def _open_by_id(self, caller: Caller, p: OpenParams, session_id: str, now: Moment) -> OpenResult:
         """The table of the ways in which an id can be taken."""
-        check_id(session_id)
+        _check_id(session_id)
         resident = self.book.resident(session_id)
         s = resident.session
         if s is None and not resident.damaged:
@@ -77,7 +77,7 @@ class Opening(Using):
         raise _taken()
 
     def _free_id(self, session_id: str) -> str:
-        check_id(session_id)
+        _check_id(session_id)
         resident = self.book.resident(session_id)
         if resident.damaged:
             raise absent(resident)
@@ -263,7 +263,7 @@ def _activity(resident: Resident) -> tuple[int, int]:
     return s.active_at, s.number
 
 
-def check_id(session_id: str) -> None:
+def _check_id(session_id: str) -> None:
     """Raise Refusal if an id of the client's own is too long (what it may be else, decoding has checked)."""
     size = len(session_id.encode())
     if size > MAX_SESSION_ID:

@@ -6,6 +6,7 @@ Import is for whoever runs the server: limits of owners and rates do not hold fo
 from msgspec import Raw, Struct, structs
 
 from stui_sessions.errors import Refusal
+from stui_sessions.protocol.fields import MAX_SESSION_ID
 from stui_sessions.protocol.parameters import ExportParams, ImportParams, NoParams, ReadBackupParams
 from stui_sessions.protocol.records import ExportRow, SessionRecord, record_of, row_of
 from stui_sessions.protocol.results import (
@@ -23,7 +24,6 @@ from stui_sessions.sessions.finding import BackupPart
 from stui_sessions.sessions.lifecycle import STATUS_NAMES
 from stui_sessions.sessions.listing import Lists, encode_cursor, listing_of
 from stui_sessions.sessions.model import LIVE, About, Session
-from stui_sessions.sessions.opening import check_id
 from stui_sessions.sessions.residents import GroupKey, groups_of
 from stui_sessions.sessions.saying import check_metadata
 from stui_sessions.sessions.timing import Moment
@@ -102,7 +102,7 @@ class Transfer(Ending, Lists):
         """The session of a record; raises Refusal for what no session of this server can be."""
         metadata = bytes(r.metadata)
         check_metadata(metadata)
-        check_id(r.session_id)
+        _check_record(r)
         s = Session(
             0,
             r.session_id,
@@ -173,11 +173,22 @@ class Transfer(Ending, Lists):
             result.replaced += 1
         else:
             result.created += 1
-        self.book.create(_numbered(t.session, totals.last_number, session_id))
+        self.book.create(structs.replace(t.session, number=totals.last_number, session_id=session_id))
 
 
-def _numbered(s: Session, number: int, session_id: str) -> Session:
-    return structs.replace(s, number=number, session_id=session_id)
+def _check_record(r: SessionRecord) -> None:
+    """Refuse what no export can have said, though each field for itself could be."""
+    wrong = ""
+    if len(r.session_id.encode()) > MAX_SESSION_ID:
+        wrong = f"its id is longer than {MAX_SESSION_ID} bytes"
+    elif (r.status == "live") != (r.ended_at_ms is None):
+        wrong = "a live one has no end, and each other one has"
+    elif r.ends_at_ms is not None and r.ends_at_ms <= r.created_at_ms:
+        wrong = "its absolute end is not after its creation"
+    elif len(set(r.tags)) < len(r.tags):
+        wrong = "a tag is there twice"
+    if wrong:
+        raise Refusal("invalid_record", f"the row holds no session: {wrong}")
 
 
 def _record(s: Session) -> SessionRecord:

@@ -3,7 +3,6 @@
 Synchronous, for a thread or for the command line.
 """
 
-import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -34,9 +33,9 @@ def copy(source: Path, target: Path) -> None:
             findings = schema.quick_check(copied)
         if findings:
             raise StorageDamaged(f"the copy is damaged: {findings[0]}")
-        sync(target)
+        files.sync_file(target)
     except BaseException as error:
-        remove(target)
+        files.remove(target)
         if isinstance(error, CAUGHT):
             raise translate("copying the database", error) from error
         raise
@@ -87,18 +86,3 @@ def _verify_sessions(connection: sqlite3.Connection, log: Log, on_progress: Call
             done += len(some)
             on_progress(done, total)
     return known
-
-
-def sync(path: Path) -> None:
-    """Have a file on disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def remove(path: Path) -> None:
-    """Remove a database and what SQLite keeps beside it."""
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        files.beside(path, suffix).unlink(missing_ok=True)

@@ -73,6 +73,21 @@ def make_file(path: Path) -> None:
         sync_directory(path.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Have a file on disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove(path: Path) -> None:
+    """Remove a database and what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        beside(path, suffix).unlink(missing_ok=True)
+
+
 def sync_directory(directory: Path) -> None:
     """Make new names in `directory` durable."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -203,6 +203,10 @@ def test_rows_that_cannot_be_taken_stop_no_other(house: House, other: House) -> 
         changed(good, unknown=1),
         changed(good, session_state={"a": "x" * 2_000_000}),
         ExportRow(f"{crc32(b'5'):08x}", Raw(b"5")),
+        changed(good, ends_at_ms=5),
+        changed(good, status="closed"),
+        changed(good, ended_at_ms=5),
+        changed(good, tags=["a", "a"]),
     ]
     result = other.do("import_sessions", sessions=[*bad, good])
     assert result.created == 1
@@ -210,9 +214,8 @@ def test_rows_that_cannot_be_taken_stop_no_other(house: House, other: House) -> 
     assert [e.row for e in result.errors] == list(range(len(bad)))
     assert codes[0] == "checksum_mismatch"
     assert codes[5] == "metadata_too_large"
-    assert codes[7] == "invalid_parameter"
     assert codes[9] == "state_too_large"
-    assert {codes[i] for i in (1, 2, 3, 4, 6, 8, 10)} == {"invalid_record"}
+    assert {codes[i] for i in (1, 2, 3, 4, 6, 7, 8, 10, 11, 12, 13, 14)} == {"invalid_record"}
 
 
 def test_an_import_that_cannot_be_committed_leaves_nothing(house: House, other: House) -> None:
