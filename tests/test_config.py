@@ -33,9 +33,10 @@ DOCUMENTED = {
     "on_limit": "reject",
     "default_ttl": 0,
     "default_timeout": 3600,
-    "max_timeout": 2_592_000,
+    "open_timeout": 2_592_000,
+    "max_timeout": 31_536_000,
     "cleanup_interval": 300,
-    "keep_expired": 86_400,
+    "keep_expired": 604_800,
     "allow_clients": (),
     "deny_clients": (),
     "create_rate": 60,
@@ -50,6 +51,8 @@ DOCUMENTED = {
     "resident_limit": 64 * 1_048_576,
     "journal_limit": 64 * 1_048_576,
     "snapshot_interval": 2,
+    "log_retention": 86_400,
+    "log_limit": 256 * 1_048_576,
     "log_level": "info",
     "log_format": "auto",
     "log_rate": 600,
@@ -61,13 +64,14 @@ RELOADABLE = {
         "on_limit",
         "default_ttl",
         "default_timeout",
+        "open_timeout",
         "max_timeout",
         "keep_expired",
         "cleanup_interval",
     ),
     *("allow_clients", "deny_clients", "create_rate", "max_message_bytes", "max_state_bytes", "max_depth"),
     *("max_connections", "line_timeout", "output_timeout", "output_limit", "buffer_limit", "resident_limit"),
-    *("journal_limit", "log_level", "log_rate"),
+    *("journal_limit", "log_retention", "log_limit", "log_level", "log_rate"),
 }
 
 
@@ -201,6 +205,14 @@ def test_a_tilde_works_for_the_file_too(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_other_variables_are_not_ours() -> None:
     assert load_settings({}, {"PORT": "x", "_STUI_SESSIONS_COMPLETE": "bash_source"}, None).port == 7884
+
+
+@pytest.mark.parametrize(("given", "used"), [(100, 100), (31_536_000, 2_592_000)])
+def test_the_default_of_open_timeout_gives_way_to_max_timeout(given: int, used: int) -> None:
+    """A settings file that was written before there was `open_timeout` still starts the server."""
+    flags = {"default_timeout": 10, "max_timeout": given}
+    assert load_settings(flags, {}, None).open_timeout == used
+    assert load_settings({**flags, "open_timeout": 7}, {}, None).open_timeout == 7
 
 
 # Reload.

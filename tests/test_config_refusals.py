@@ -1,5 +1,6 @@
 """Settings that are refused: each with the words that say what was found and what would be right."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,8 @@ def test_the_text_names_source_setting_found_and_right() -> None:
         ("keep_expired", "-1", "-1 is", "from 0"),
         ("create_rate", "-1", "-1 is", "from 0"),
         ("log_rate", "-1", "-1 is", "from 0"),
+        ("log_retention", "-1", "-1 is", "from 0"),
+        ("log_limit", "1023KiB", '"1023KiB"', "from 1MiB to 1TiB"),
         ("output_limit", "4MB", '"4MB"', "KiB, MiB, GiB or TiB"),
         ("output_limit", "1.5MiB", '"1.5MiB"', "whole number"),
         ("output_limit", "-1", "-1", "from 64KiB to 1TiB"),
@@ -138,6 +141,17 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert "is empty; expected the path" in problems(environ={"STUI_SESSIONS_CONFIG": ""})[0]
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_only_a_regular_file_is_read(tmp_path: Path, kind: str) -> None:
+    """A pipe that nobody writes to would keep the server waiting, and a device might never end."""
+    path = Path("/dev/zero")
+    if kind == "pipe":
+        path = tmp_path / "pipe"
+        os.mkfifo(path)
+    (line,) = problems(config=path)
+    assert line == f"file {path}: is no regular file; expected a flat TOML file of settings"
+
+
 @pytest.mark.parametrize(
     ("variable", "words"),
     [
@@ -172,6 +186,7 @@ def test_each_source_is_checked_even_where_another_overrides_it(tmp_path: Path) 
     ("flags", "words"),
     [
         ({"max_timeout": 3599}, "default_timeout 3600 is above max_timeout 3599; lower it or raise max_timeout"),
+        ({"open_timeout": 31_536_001}, "open_timeout 31536001 is above max_timeout 31536000; lower it or raise"),
         ({"tcp": False}, "nothing to listen on"),
         ({"output_limit": MIB + 64 * KIB - 1}, "output_limit 1114111 cannot hold one reply; expected at least 1088KiB"),
         ({"journal_limit": 3 * MIB - 1}, "journal_limit 3145727 cannot hold one commit; expected at least 3MiB"),
@@ -188,6 +203,7 @@ def test_settings_that_contradict_each_other_are_refused(flags: dict[str, object
     "flags",
     [
         {"max_timeout": 3600},
+        {"open_timeout": 31_536_000},
         {"tcp": False, "unix": "/run/s"},
         {"output_limit": MIB + 64 * KIB},
         {"journal_limit": 3 * MIB},

@@ -39,7 +39,7 @@ RELOAD = True
 Kind = Literal["integer", "size", "switch", "choice", "list", "text"]
 
 
-class SettingsError(StartError):
+class SettingsError(StartError, ValueError):
     """The settings are wrong; one line for each problem.  The command line exits with 2."""
 
 
@@ -107,12 +107,17 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = 0  # fmt: skip
     default_timeout: Annotated[
         int,
-        _about("Idle time after which a session expires, where its creator names none.", unit="seconds",
-               reload=RELOAD, ge=1, le=CENTURY),
+        _about("Idle time after which a session made by `create_session` expires, where its creator names none.",
+               unit="seconds", reload=RELOAD, ge=1, le=CENTURY),
     ] = 3600  # fmt: skip
+    open_timeout: Annotated[
+        int,
+        _about("Idle time after which a session made by `open_session` expires, where its creator names none. The "
+               "default gives way to a smaller `max_timeout`.", unit="seconds", reload=RELOAD, ge=1, le=CENTURY),
+    ] = 30 * DAY  # fmt: skip
     max_timeout: Annotated[
         int, _about("Longest idle time a creator may ask for.", unit="seconds", reload=RELOAD, ge=1, le=CENTURY)
-    ] = 2_592_000
+    ] = 365 * DAY
     cleanup_interval: Annotated[
         int, _about("Time between two sweeps for expired sessions.", unit="seconds", reload=RELOAD, ge=1, le=DAY)
     ] = 300
@@ -120,7 +125,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         int,
         _about("How long a session is kept that has expired, was closed or deleted: to be looked at, or brought back.",
                unit="seconds", reload=RELOAD, ge=0, le=CENTURY),
-    ] = 86_400  # fmt: skip
+    ] = 7 * DAY  # fmt: skip
     allow_clients: Annotated[
         tuple[str, ...],
         _about("Shell globs of the client ids that are let in; empty: all.", reload=RELOAD, pattern=GLOB),
@@ -178,10 +183,22 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = 64 * MIB
     journal_limit: Annotated[
         int,
-        _about("Changes that are in the journal and not yet in a snapshot; commits wait behind it. At least "
+        _about("Changes that are in the log and not yet in the tables; commits wait behind it. At least "
                "twice `max_state_bytes` and one `max_message_bytes`.", unit="bytes", reload=RELOAD, ge=KIB, le=TIB),
     ] = 64 * MIB  # fmt: skip
-    snapshot_interval: Annotated[int, _about("Time between background snapshots.", unit="seconds", ge=1, le=3600)] = 2
+    snapshot_interval: Annotated[
+        int, _about("Time between two rounds that write changes into the tables.", unit="seconds", ge=1, le=3600)
+    ] = 2
+    log_retention: Annotated[
+        int,
+        _about("How long the log of changes is kept once the tables hold them.", unit="seconds", reload=RELOAD,
+               ge=0, le=CENTURY),
+    ] = DAY  # fmt: skip
+    log_limit: Annotated[
+        int,
+        _about("Log kept for that; the oldest goes first. Changes that the tables do not hold yet are always kept.",
+               unit="bytes", reload=RELOAD, ge=MIB, le=TIB),
+    ] = 256 * MIB  # fmt: skip
 
     # What it tells.
     log_level: Annotated[
@@ -301,6 +318,10 @@ def broken_rules(s: Settings) -> list[str]:
         (
             s.default_timeout <= s.max_timeout,
             f"default_timeout {s.default_timeout} is above max_timeout {s.max_timeout}; lower it or raise max_timeout",
+        ),
+        (
+            s.open_timeout <= s.max_timeout,
+            f"open_timeout {s.open_timeout} is above max_timeout {s.max_timeout}; lower it or raise max_timeout",
         ),
         (
             s.output_limit >= s.max_state_bytes + 64 * KIB,

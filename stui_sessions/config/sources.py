@@ -5,6 +5,8 @@ is hidden today would otherwise stop the server on the day the flag is taken awa
 """
 
 import difflib
+import os
+import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -53,6 +55,9 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], confi
     for layer in layers:
         values.update(layer.values)
     _refuse([problem for layer in layers for problem in layer.problems])
+    if "max_timeout" in values and "open_timeout" not in values:
+        # Or a server with a smaller `max_timeout` would not start any more for a setting that it never named.
+        values["open_timeout"] = min(SETTINGS["open_timeout"].default, values["max_timeout"])
     settings = Settings(**values)
     _refuse(broken_rules(settings))
     return settings
@@ -157,8 +162,9 @@ def _file_layer(config: Path | None, environ: Mapping[str, str]) -> Layer:
 def _read_file(path: Path, origin: str) -> Layer:
     name = f"file {printable(str(path))}"
     try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST_FILE + 1)
+        data = _regular_file(path)
+        if data is None:
+            return Layer(problems=[f"{name}{origin}: is no regular file; expected a flat TOML file of settings"])
         if len(data) > LARGEST_FILE:
             return Layer(problems=[f"{name}{origin}: is longer than 1 MiB; expected a flat TOML file of settings"])
         table = tomllib.loads(data.decode())
@@ -170,6 +176,19 @@ def _read_file(path: Path, origin: str) -> Layer:
         # ValueError beyond TOMLDecodeError: an integer of 5,000 digits, a NUL in the path.
         return Layer(problems=[f"{name}{origin}: is not valid TOML: {printable(str(problem)[:200])}"])
     return _table_layer(table, name)
+
+
+def _regular_file(path: Path) -> bytes | None:
+    """The file up to the largest that is taken and one byte; None if it is a pipe or a device.
+
+    These could keep a running server waiting for ever; nor does opening one wait for somebody who writes.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:
+        return file.read(LARGEST_FILE + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def _table_layer(table: Mapping[str, object], name: str) -> Layer:

@@ -67,7 +67,7 @@ def test_defaults_in_the_prose_are_the_real_ones() -> None:
     said = re.findall(r"`(\w+)`[^`(]{0,60}\(([^()`]*?) by default\)", PROSE)
     found = {name: value for name, value in said if name in SETTINGS}
     assert len(found) >= 6
-    spoken = {"a day": 86_400, "30 seconds": 30, "1 MiB": 1024 * 1024}
+    spoken = {"seven days": 604_800, "30 seconds": 30, "1 MiB": 1024 * 1024}
     for name, value in found.items():
         assert (spoken[value] if value in spoken else int(value)) == SETTINGS[name].default, name
 

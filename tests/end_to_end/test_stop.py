@@ -240,6 +240,18 @@ def test_a_bad_file_is_logged_and_changes_nothing(start_server: StartServer, tmp
     assert server.result("get_session_statistics")["max_sessions_per_client"] == 3
 
 
+def test_a_settings_file_that_became_a_pipe_does_not_hold_up_the_server(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("")
+    server = start_server("--config", str(file))
+    file.unlink()
+    os.mkfifo(file)
+    assert "is no regular file" in reload(server, "reload.refused")["error"]
+    assert server.result("ping") == {"pong": True}
+
+
 def test_a_stop_with_unread_requests_resets_nobody(make_server: StartServer) -> None:
     """Closing a socket with unread input sends a reset, and that overtakes the last replies."""
     requests = b"".join(b'{"id":%d,"command":"ping"}\n' % n for n in range(100_000))
