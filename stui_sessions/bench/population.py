@@ -1,4 +1,4 @@
-"""The sessions that a benchmark works on: its own, made before and closed after."""
+"""The sessions that a benchmark works on: its own, made before and purged after."""
 
 import asyncio
 import secrets
@@ -44,12 +44,14 @@ class Population:
                 # The server allows fewer for each client than we thought: go on with more clients.
                 per_client = max(got.values())
 
-    async def close(self, client: Client) -> int:
-        """Close them all; how many could not be closed."""
+    async def purge(self, client: Client) -> int:
+        """Remove them all at once, or the server would keep them as long as any that has ended; how many are left."""
         failed = 0
         for start in range(0, len(self.sessions), _BATCH):
             batch = self.sessions[start : start + _BATCH]
-            outcomes = await asyncio.gather(*(client.close_session(id) for id in batch), return_exceptions=True)
+            outcomes = await asyncio.gather(
+                *(client.delete_session(id, purge=True) for id in batch), return_exceptions=True
+            )
             failed += sum(isinstance(outcome, BaseException) for outcome in outcomes)
         return failed
 

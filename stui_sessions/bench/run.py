@@ -1,4 +1,4 @@
-"""One benchmark from beginning to end: sessions made, load applied, sessions closed."""
+"""One benchmark from beginning to end: sessions made, load applied, sessions purged."""
 
 import asyncio
 import contextlib
@@ -49,12 +49,12 @@ class Bench:
         self._load: Load | None = None
         self.interrupted = False
         self.left_behind = 0
-        """Sessions that could not be closed."""
+        """Sessions that could not be purged."""
 
     async def run(self) -> Report | None:
         """Measure; None when it was interrupted before the load began.
 
-        Raises ClientError and OSError; the sessions are closed all the same.
+        Raises ClientError and OSError; the sessions are purged all the same.
         """
         self._heed_signals()
         plan = self._plan
@@ -94,8 +94,8 @@ class Bench:
         return Report.of(load, cpu)
 
     async def _clean_up(self, client: Client) -> None:
-        self.say("closing the sessions")
-        self.left_behind = await self._population.close(client)
+        self.say("removing the sessions")
+        self.left_behind = await self._population.purge(client)
 
     def _progress(self, seconds: float, requests: int) -> None:
         self.say(f"{seconds:6.1f} s {requests / seconds:12,.0f} requests/s")

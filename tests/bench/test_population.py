@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from stui_sessions.bench.population import Population
-from stui_sessions.client import Client, CloseResult, CreateResult, SessionError, SessionServerError, StatisticsResult
+from stui_sessions.client import Client, CreateResult, DeleteResult, SessionError, SessionServerError, StatisticsResult
 from stui_sessions.protocol.results import RemovedCounts, ServerStatistics, StatusCounts, SweeperStatistics
 
 
@@ -16,7 +16,7 @@ class StrictClient:
     def __init__(self, allowed: int, code: str = "create_rate_exceeded", told: int = 5) -> None:
         self.created: Counter[str] = Counter()
         self.asked = 0
-        self.closed: set[str] = set()
+        self.purged: set[str] = set()
         self.idle: set[int | None] = set()
         self._allowed = allowed
         self._code = code
@@ -34,11 +34,12 @@ class StrictClient:
         self.idle.add(options["timeout"])
         return CreateResult(f"{client_id}/{self.created[client_id]}", client_id, "", 1, True, 1)
 
-    async def close_session(self, session_id: str) -> CloseResult:
+    async def delete_session(self, session_id: str, *, purge: bool) -> DeleteResult:
+        assert purge
         if session_id.endswith("/2"):
             raise SessionError("SessionError", "internal_error", "no")
-        self.closed.add(session_id)
-        return CloseResult(session_id, True, 1)
+        self.purged.add(session_id)
+        return DeleteResult(session_id, True, False, True)
 
 
 async def populate(client: StrictClient, wanted: int, seconds: float = 5, stop_at: int = 1 << 30) -> Population:
@@ -93,8 +94,8 @@ async def test_sessions_outlive_the_run_and_not_by_much() -> None:
     assert client.idle == {605, None}
 
 
-async def test_what_could_not_be_closed_is_counted() -> None:
+async def test_what_could_not_be_purged_is_counted() -> None:
     client = StrictClient(allowed=2, told=2)
     population = await populate(client, 10)
-    assert await population.close(cast(Client, client)) == 5
-    assert len(client.closed) == 5
+    assert await population.purge(cast(Client, client)) == 5
+    assert len(client.purged) == 5
