@@ -1,6 +1,7 @@
 """The command group.  A subcommand's module is imported when it is run: `--help` and `call` stay quick."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -8,6 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from stui_sessions import __version__
+from stui_sessions.cli.streams import standard_streams
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("stui_sessions.cli.serve:serve", "Run the session server."),
@@ -28,6 +30,11 @@ class LazyGroup(click.Group):
     def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lazy = lazy
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:
+        """Run a command line; without `args` that of the process, whose streams are seen to first."""
+        with standard_streams() if args is None else nullcontext():
+            return super().main(args, *more, **options)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._lazy)
