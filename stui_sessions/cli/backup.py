@@ -15,6 +15,7 @@ from stui_sessions.cli import files
 from stui_sessions.cli.asking import converse
 from stui_sessions.cli.database import checked, refuse_same
 from stui_sessions.cli.target import Failed, Seconds, Target, chosen_target, from_command_line, target_options
+from stui_sessions.cli.words import counted
 from stui_sessions.client import Client
 from stui_sessions.errors import StartError, StorageError
 from stui_sessions.storage import backup as storage_backup
@@ -72,7 +73,7 @@ def backup(
             size = new.stat().st_size
     except OSError as error:
         raise Failed(f"{file} cannot be written: {error.strerror or error}") from None
-    click.echo(f"{file}: {count:,} sessions, {size:,} bytes")
+    click.echo(f"{file}: {counted(count, 'session')}, {counted(size, 'byte')}")
 
 
 def _refuse_live(file: Path) -> None:

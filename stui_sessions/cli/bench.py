@@ -12,13 +12,14 @@ from stui_sessions.bench.report import Report
 from stui_sessions.bench.requests import KINDS, parse_mix
 from stui_sessions.bench.run import Bench, Plan, run_quickly
 from stui_sessions.cli.target import Seconds, Target, Unable, chosen_target, target_options
+from stui_sessions.cli.words import counted
 from stui_sessions.client.errors import ClientError, SessionServerError
 
 HELP = f"""Measure a running server with real requests over real connections.
 
 Each connection sends --pipeline requests in one write, waits for all their replies, and sends the next; the
 requests of one such burst are of one kind, drawn from --mix. It works on sessions of its own (clients
-"bench-..."), which are closed at the end, also after Ctrl-C. Kinds: {", ".join(KINDS)}.
+"bench-..."), which are removed at the end, also after Ctrl-C. Kinds: {", ".join(KINDS)}.
 
 The load generator is one process of Python and shares the machine with the server. Where it uses a whole core,
 what is measured is itself: the report says so. Figures differ between machines; compare on one.
@@ -123,7 +124,7 @@ def _measured(running: Bench) -> Report | None:
     finally:
         running.say("")
         if left := running.left_behind:
-            click.echo(f"stui-sessions: {left:,} sessions could not be closed; they will expire", err=True)
+            click.echo(f"stui-sessions: {counted(left, 'session')} could not be closed; they will expire", err=True)
 
 
 def _show(report: Report, plan: Plan, target: Target, as_json: bool) -> None:
@@ -133,7 +134,7 @@ def _show(report: Report, plan: Plan, target: Target, as_json: bool) -> None:
         click.echo(msgspec.json.encode(document))
         return
     click.echo(
-        f"{target}: {plan.connections:,} connections with {plan.pipeline:,} in flight each, "
-        f"{plan.sessions:,} sessions, {plan.state_bytes:,} bytes of state, {report.seconds:.1f} s\n"
+        f"{target}: {counted(plan.connections, 'connection')} with {plan.pipeline:,} in flight each, "
+        f"{counted(plan.sessions, 'session')}, {counted(plan.state_bytes, 'byte')} of state, {report.seconds:.1f} s\n"
     )
     click.echo(report.text(plan.pipeline))

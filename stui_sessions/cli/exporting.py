@@ -1,6 +1,7 @@
 """`stui-sessions export`: sessions as JSON lines, exactly as the server wrote them.
 
-Exit codes: 0 for a success, 1 for an error reply or a file that cannot be written, 2 when it could not ask.
+Exit codes: 0 for a success, 1 for an error reply or a file that cannot be written, 2 when it could not ask or
+stdout took nothing more.
 """
 
 import asyncio
@@ -14,7 +15,9 @@ from msgspec import Raw, Struct
 
 from stui_sessions.cli import files
 from stui_sessions.cli.asking import converse
+from stui_sessions.cli.streams import OutputError
 from stui_sessions.cli.target import Failed, Seconds, chosen_target, target_options
+from stui_sessions.cli.words import counted
 from stui_sessions.client import Client
 from stui_sessions.sessions.lifecycle import STATUS_NAMES
 
@@ -30,7 +33,8 @@ session that changes meanwhile may be there as it was or as it is (`backup` make
 
 FILE is written beside its place and takes it when it is whole; a FILE that is there is replaced.
 
-Exit code: 0 for a success, 1 for an error reply or a file that cannot be written, 2 when it could not ask."""
+Exit code: 0 for a success, 1 for an error reply or a file that cannot be written, 2 when it could not ask or
+stdout took nothing more."""
 
 PAGE = 1000
 
@@ -87,11 +91,11 @@ def export(
 
     try:
         count = write(sys.stdout.buffer) if str(file) == "-" else _to_file(file, write)
-    except BrokenPipeError:
-        raise  # click ends quietly: nobody reads any more
+    except OutputError:
+        raise  # told as for every command
     except OSError as error:
         raise Failed(f"{file} cannot be written: {error.strerror or error}") from None
-    click.echo(f"exported {count:,} sessions", err=str(file) == "-")
+    click.echo(f"exported {counted(count, 'session')}", err=str(file) == "-")
 
 
 def _to_file(file: Path, write: Any) -> int:

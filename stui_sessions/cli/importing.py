@@ -4,13 +4,14 @@ Exit codes: 0 when all went well, 1 when there were errors, 2 when it could not 
 """
 
 import asyncio
+import io
 import os
 import stat
 import sys
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import click
 import msgspec
@@ -18,7 +19,8 @@ from msgspec import Raw, Struct
 
 from stui_sessions.cli.asking import converse
 from stui_sessions.cli.files import Progress
-from stui_sessions.cli.target import Failed, Seconds, chosen_target, target_options
+from stui_sessions.cli.target import Failed, Seconds, Unable, chosen_target, target_options
+from stui_sessions.cli.words import counted
 from stui_sessions.client import Client
 from stui_sessions.client.errors import ServerRuntimeError, SessionServerError
 from stui_sessions.protocol.records import ExportRow
@@ -32,7 +34,8 @@ HELP = """Read sessions from FILE, as `export` wrote them; without FILE, or with
 
 Every session is as it was, its id, its times and its end included. Neither the limits of clients and users hold
 for it nor the rate of creation. A line that cannot be taken is told on stderr with its number, and the others are
-taken; with --strict, the first one ends the import.
+taken; with --strict, the first one ends the import, and nothing behind it is taken. That takes longer: the lines
+go to the server one by one.
 
 Exit code: 0 when all went well, 1 when there were errors, 2 when it could not ask."""
 
@@ -43,8 +46,9 @@ BATCH_BYTES = 900 * 1024
 """Less than the longest message that a server takes by default; the larger, the more rows share a commit."""
 BATCH_ROWS = 1000
 IN_FLIGHT = 4
-"""Batches that the server may have at once; with --strict one, so that nothing follows the first error.
-All on one connection: sessions are made in the order of the lines."""
+"""Batches that the server may have at once.  All on one connection: sessions are made in the order of the lines."""
+
+BACKUP_BEGINS = b"SQLite format 3\0"
 
 LONGEST_LINE = 64 * 1024 * 1024
 TOLD = 20
@@ -90,8 +94,8 @@ class Tally(Struct):
 
     def __str__(self) -> str:
         new_ids = f" ({self.renamed:,} with new ids)" if self.renamed else ""
-        errors = f"{self.errors:,} error{'s' if self.errors != 1 else ''}"
-        return f"imported {self.imported:,}{new_ids}, replaced {self.replaced:,}, skipped {self.skipped:,}, {errors}"
+        counts = f"imported {self.imported:,}{new_ids}, replaced {self.replaced:,}, skipped {self.skipped:,}"
+        return f"{counts}, {counted(self.errors, 'error')}"
 
 
 class Stopped(Exception):
@@ -125,10 +129,7 @@ def import_(
 ) -> None:
     """Send batch after batch."""
     target = chosen_target(context, host, port, unix)
-    try:
-        source = sys.stdin.buffer if str(file) == "-" else file.open("rb")
-    except OSError as error:
-        raise click.UsageError(f"{file} cannot be read: {error.strerror}") from None
+    source = _opened(file)
     tally = Tally()
     begun: list[Import] = []
 
@@ -150,6 +151,20 @@ def import_(
     context.exit(1 if tally.errors else 0)
 
 
+def _opened(file: Path) -> BinaryIO:
+    """The file, once it is sure that it can be read and that it is no backup."""
+    try:
+        source = io.BufferedReader(cast(io.RawIOBase, sys.stdin.buffer) if str(file) == "-" else io.FileIO(file))
+        begins = source.peek(len(BACKUP_BEGINS))
+    except OSError as error:
+        raise click.UsageError(f"{file} cannot be read: {error.strerror}") from None
+    if begins.startswith(BACKUP_BEGINS):
+        source.close()
+        name = "FILE" if str(file) == "-" else file
+        raise Unable(f"{file} is a backup, not an export: use `stui-sessions restore {name}`")
+    return source
+
+
 class Import:
     """One import: batches go out in the order of the lines, several at a time."""
 
@@ -158,6 +173,9 @@ class Import:
         self._source = source
         self._on_conflict = on_conflict
         self._strict = strict
+        # What is sent together is decided together: nothing may stand behind a line that is perhaps refused.
+        self._batch_rows = 1 if strict else BATCH_ROWS
+        self._in_flight = 1 if strict else IN_FLIGHT
         self._tally = tally
         self._sent: deque[tuple[list[Line], asyncio.Task[None]]] = deque()
         self._read = 0
@@ -169,7 +187,7 @@ class Import:
         try:
             with Progress("import", _size(self._source)) as progress:
                 for batch in self._batches():
-                    await self._room(1 if self._strict else IN_FLIGHT, progress)
+                    await self._room(self._in_flight, progress)
                     self._sent.append((batch, asyncio.ensure_future(self._send(batch))))
                 await self._room(1, progress)
         except Stopped as stopped:
@@ -204,7 +222,7 @@ class Import:
         batch: list[Line] = []
         size = 0
         for line in _lines(self._source):
-            if batch and (len(batch) == BATCH_ROWS or size + len(line.row) > BATCH_BYTES):
+            if batch and (len(batch) == self._batch_rows or size + len(line.row) > BATCH_BYTES):
                 yield batch
                 batch, size = [], 0
             batch.append(line)

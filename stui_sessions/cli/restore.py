@@ -13,6 +13,7 @@ import click
 from stui_sessions.cli.database import checked, refuse_same
 from stui_sessions.cli.files import refuse_existing, written_whole
 from stui_sessions.cli.target import Failed
+from stui_sessions.cli.words import counted
 from stui_sessions.config import SettingsError, database_path, load_settings
 from stui_sessions.config.values import printable
 from stui_sessions.errors import StartError, StorageError
@@ -64,7 +65,7 @@ def restore(file: Path, db: str | None, config: Path | None, force: bool) -> Non
         raise Failed(str(error)) from None
     except (OSError, sqlite3.Error) as error:
         raise Failed(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
-    click.echo(f"{named}: {count:,} sessions")
+    click.echo(f"{named}: {counted(count, 'session')}")
 
 
 def _database(db: str | None, config: Path | None) -> Path:

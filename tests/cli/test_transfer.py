@@ -221,6 +221,38 @@ def test_strict_stops_at_the_first_error(server: ServerProcess) -> None:
     assert len(export(server)) == 1500
 
 
+@pytest.mark.parametrize("kind", [*BROKEN, "taken"])
+def test_strict_takes_nothing_behind_the_first_error(server: ServerProcess, kind: str) -> None:
+    """Whoever finds the fault, this program or the server: a batch must not be decided past it."""
+    broken, why = (row("a"), "session_id_conflict") if kind == "taken" else BROKEN[kind]
+    summary, told = take(server, [row("a"), row("b"), broken, row("c"), row("d")], "--strict", code=1)
+    assert summary == "imported 2, replaced 0, skipped 0, 1 error"
+    assert told[0].startswith("line 3: ")
+    assert why in told[0]
+    assert {json.loads(line)["session"]["session_id"] for line in export(server)} == {"a", "b"}
+
+
+@pytest.mark.parametrize("way", ["file", "stdin"])
+def test_a_backup_is_no_export_which_is_said_once(server: ServerProcess, tmp_path: Path, way: str) -> None:
+    file = tmp_path / "sessions.backup"
+    assert run(server, "backup", str(file)).returncode == 0
+    done = run(server, "import", str(file)) if way == "file" else run(server, "import", input=file.read_bytes())
+    name, command = (file, file) if way == "file" else ("-", "FILE")
+    assert (done.returncode, done.stdout) == (2, b"")
+    said = f"stui-sessions: {name} is a backup, not an export: use `stui-sessions restore {command}`\n"
+    assert done.stderr.decode() == said
+
+
+def test_one_session_is_no_sessions(server: ServerProcess, tmp_path: Path) -> None:
+    take(server, [row("a")])
+    backup, database = tmp_path / "b", tmp_path / "r.db"
+    assert run(server, "export", str(tmp_path / "x")).stdout == b"exported 1 session\n"
+    assert run(server, "backup", str(backup)).stdout.decode().startswith(f"{backup}: 1 session, ")
+    command = [sys.executable, "-m", "stui_sessions", "restore", "--db", str(database), str(backup)]
+    restored = subprocess.run(command, env=server.env, capture_output=True, text=True, timeout=60)
+    assert restored.stdout == f"{database}: 1 session\n"
+
+
 def test_a_server_that_cannot_be_asked(tmp_path: Path, server: ServerProcess) -> None:
     port = server.port
     server.kill()
