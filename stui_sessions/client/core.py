@@ -5,7 +5,6 @@ receives.  The server answers the requests of one connection in their order; a r
 therefore belongs to the oldest request that has no answer, unless it is about the connection.
 """
 
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
@@ -16,6 +15,7 @@ from msgspec import Raw, Struct
 
 from stui_sessions.client.errors import ProtocolViolation, SessionServerError, server_error
 from stui_sessions.client.results import RESULTS
+from stui_sessions.client.values import check_value
 from stui_sessions.protocol.framing import OVERFLOW, LineFramer
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
@@ -125,16 +125,14 @@ def request_line(id: int, command: str, parameters: bytes) -> bytes:
 def encode_object(parameters: Mapping[str, Any]) -> bytes:
     """`parameters` as JSON text.  A value that is `msgspec.Raw` goes out as it is.
 
-    Raises TypeError or ValueError for what JSON cannot say.  NaN and Infinity are among it: they
-    would be saved as `null` without a word.
+    Raises TypeError or ValueError, with the parameter's name, for what JSON cannot say (see `values`).
     """
     for name, value in parameters.items():
         if isinstance(value, Raw):
             _check_json(name, value)
-    text = msgspec.json.encode(parameters)
-    if b"null" in text:
-        _refuse_nan(msgspec.to_builtins(parameters, enc_hook=_no_value))
-    return text
+        else:
+            check_value(name, value)
+    return msgspec.json.encode(parameters)
 
 
 def _check_json(name: str, text: Raw) -> None:
@@ -143,21 +141,6 @@ def _check_json(name: str, text: Raw) -> None:
         msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{name} is not JSON: {error}") from None
-
-
-def _no_value(raw: Raw) -> None:
-    """Raw text is JSON: there is no NaN in it."""
-
-
-def _refuse_nan(value: Any) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} is not JSON; send None or a string")
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list | tuple):
-        return
-    for item in value:
-        _refuse_nan(item)
 
 
 def _decode(text: bytes | Raw, type: Any) -> Any:

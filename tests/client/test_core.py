@@ -3,7 +3,13 @@
 import copy
 import json
 import pickle
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum, StrEnum
 from typing import Any
+from uuid import UUID
 
 import pytest
 from msgspec import Raw
@@ -21,6 +27,7 @@ from stui_sessions.client.errors import (
     SessionServerError,
 )
 from stui_sessions.client.results import PingResult, RestoreResult
+from stui_sessions.protocol.records import ExportRow
 from tests.client.fake_server import error_line
 
 
@@ -64,6 +71,82 @@ def test_raw_text_may_hold_null_wherever_it_is() -> None:
 def test_what_json_cannot_say_is_refused_and_not_saved_as_null(value: float, wrap: Any) -> None:
     with pytest.raises(ValueError, match="not JSON"):
         ClientCore().request("update_session_state", {"state_data": {"x": wrap(value)}})
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Name(StrEnum):
+    ADA = "ada"
+
+
+@dataclass
+class Point:
+    x: int = 1
+
+
+UNFAITHFUL = {
+    "set": {1},
+    "frozenset": frozenset({1}),
+    "bytes": b"x",
+    "bytearray": bytearray(b"x"),
+    "memoryview": memoryview(b"x"),
+    "Decimal": Decimal("1.10"),
+    "datetime": datetime(2025, 8, 30, tzinfo=UTC),
+    "date": date(2025, 8, 30),
+    "time": time(1),
+    "timedelta": timedelta(1),
+    "UUID": UUID(int=1),
+    "Colour": Colour.RED,
+    "Name": Name.ADA,
+    "Point": Point(),
+    "object": object(),
+}
+
+
+@pytest.mark.parametrize("kind", UNFAITHFUL)
+@pytest.mark.parametrize("wrap", [lambda v: v, lambda v: {"a": [None, (v,)]}, lambda v: [{"b": v}, 1.5]])
+def test_what_would_come_back_as_something_else_is_refused(kind: str, wrap: Any) -> None:
+    with pytest.raises(TypeError, match=f"^state_data holds a value of the type {kind}, which JSON cannot say"):
+        ClientCore().request("update_session_state", {"session_id": "s", "state_data": wrap(UNFAITHFUL[kind])})
+
+
+@pytest.mark.parametrize("key", [1, 1.5, True, None, Name.ADA, Colour.RED, b"k", UUID(int=1), (1,)])
+@pytest.mark.parametrize("wrap", [lambda v: v, lambda v: {"a": [v]}])
+def test_keys_are_strings(key: Any, wrap: Any) -> None:
+    with pytest.raises(TypeError, match="^session_state holds the key .*; the keys of a JSON object are strings"):
+        ClientCore().request("create_session", {"client_id": "c", "session_state": wrap({"k": 1, key: 1})})
+
+
+def test_other_parameters_are_checked_alike() -> None:
+    for name, value in {"tags": {"a"}, "timeout": timedelta(1), "title": b"x", "client_id": UUID(int=1)}.items():
+        with pytest.raises(TypeError, match=f"^{name} holds"):
+            ClientCore().request("create_session", {name: value})
+
+
+def test_what_comes_back_as_it_was_is_sent() -> None:
+    values = {
+        "text": "x", "number": 10**40, "float": 0.1, "yes": True, "nothing": None, "empty": [[], {}, ()],
+        "tuple": (1, (2,)), "ordered": OrderedDict(b=1, a=2), "raw": [Raw(b"1.10")],
+    }  # fmt: skip
+    _, line = ClientCore().request("update_session_state", {"state_data": values})
+    assert json.loads(line)["parameters"]["state_data"] == {
+        **values, "tuple": [1, [2]], "empty": [[], {}, []], "raw": [1.1],
+    }  # fmt: skip
+
+
+def test_rows_of_an_export_are_sent_as_they_came() -> None:
+    row = ExportRow("00000000", Raw(b'{"n":1.10}'))
+    _, line = ClientCore().request("import_sessions", {"sessions": [row]})
+    assert b'"sessions":[{"checksum":"00000000","session":{"n":1.10}}]' in line
+
+
+def test_what_holds_itself_is_refused() -> None:
+    state: dict[str, Any] = {}
+    state["state"] = [state]
+    with pytest.raises(ValueError, match="state_data is nested too deep, or holds itself"):
+        ClientCore().request("update_session_state", {"state_data": state})
 
 
 def test_null_and_the_word_null_are_values_like_any() -> None:
