@@ -12,6 +12,7 @@ resumes its session or makes one.
 """
 
 import asyncio
+import os
 import socket
 import struct
 import subprocess
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from stui_sessions.client import Client, SessionNotFound, connect
 
+HOST = "127.0.0.1"
 USER = "ada"
 
 
@@ -34,8 +36,13 @@ class Server:
 
     def start(self) -> None:
         """Start it on a free port, and wait until it listens."""
-        command = [sys.executable, "-m", "stui_sessions", "serve", "--port", "0", "--db", str(self._database)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        flags = ["--host", HOST, "--port", "0", "--db", str(self._database)]
+        # Settings in the environment are for another server.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("STUI_SESSIONS_")}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "stui_sessions", "serve", *flags],
+            env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
         assert self._process.stdout is not None
         line = self._process.stdout.readline()  # listening tcp://127.0.0.1:40123
         if not line.startswith("listening "):
@@ -62,7 +69,7 @@ async def work(client: Client) -> None:
 
 def drop(port: int) -> None:
     """Begin another update on a connection, and reset it in the middle of the line."""
-    sock = socket.create_connection(("127.0.0.1", port))
+    sock = socket.create_connection((HOST, port))
     sock.sendall(b'{"id": 1, "command": "update_sess')
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
@@ -113,7 +120,7 @@ async def tell_list(client: Client) -> None:
 async def main(port: int, *steps: str) -> None:
     """Take each step on a connection of its own."""
     for step in steps:
-        async with connect(port=port) as client:
+        async with connect(HOST, port) as client:
             await STEPS[step](client)
 
 

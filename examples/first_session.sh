@@ -2,10 +2,27 @@
 # A first session with netcat and jq: make one, save in it, get it back, close it.
 #
 #     examples/first_session.sh [HOST [PORT]]
+#
+# Without arguments it asks the server that STUI_SESSIONS_HOST, _PORT and _UNIX name, or else the settings file
+# in STUI_SESSIONS_CONFIG.
 set -eu
 
-host=${1:-127.0.0.1}
-port=${2:-7884}
+# in_file NAME: what the settings file says of NAME, if there is one.
+in_file() {
+    [ -z "${STUI_SESSIONS_CONFIG:-}" ] ||
+        sed -n "s/^ *$1 *= *\([0-9][0-9]*\).*/\1/p; s/^ *$1 *= *\([\"']\)\(.*\)\1.*/\2/p" "$STUI_SESSIONS_CONFIG"
+}
+
+unix=
+if [ $# = 0 ]; then
+    if [ -n "${STUI_SESSIONS_UNIX+set}${STUI_SESSIONS_HOST+set}${STUI_SESSIONS_PORT+set}" ]; then
+        unix=${STUI_SESSIONS_UNIX:-}
+    else
+        unix=$(in_file unix)
+    fi
+fi
+host=${1:-${STUI_SESSIONS_HOST:-$(in_file host)}}
+port=${2:-${STUI_SESSIONS_PORT:-$(in_file port)}}
 
 for tool in nc jq; do
     command -v "$tool" >/dev/null || { echo "$0 needs $tool" >&2; exit 2; }
@@ -20,12 +37,20 @@ else
     quit='-w 2'
 fi
 
+if [ -n "$unix" ]; then
+    server=$unix
+    send() { nc $quit -U "$unix"; }
+else
+    server="${host:=127.0.0.1} port ${port:=7884}"
+    send() { nc $quit "$host" "$port"; }
+fi
+
 # ask COMMAND PARAMETERS: one request; prints its result, or the error on stderr.
 ask() {
     reply=$(jq -cn --arg command "$1" --argjson parameters "$2" '{id: 1, $command, $parameters}' |
-        nc $quit "$host" "$port") || true
+        send) || true
     if [ -z "$reply" ]; then
-        echo "no answer from $host port $port: is the server running?" >&2
+        echo "no answer from $server: is the server running?" >&2
         return 2
     fi
     if [ "$(printf '%s\n' "$reply" | jq -r .status)" != success ]; then

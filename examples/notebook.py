@@ -183,8 +183,8 @@ class Notebook(App[None]):
 def main() -> None:
     parser = argparse.ArgumentParser(description="A notebook that survives a closed terminal and a killed server.")
     parser.add_argument("name", nargs="?", default="notes", help="letters, digits and . _ : @ -")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=7884)
+    parser.add_argument("--host")
+    parser.add_argument("--port", type=int)
     parser.add_argument("--unix", help="the server's Unix socket, instead of host and port")
     asked = parser.parse_args()
     Notebook(asked.name, lambda: connect(asked.host, asked.port, asked.unix, timeout=5)).run()

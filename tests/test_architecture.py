@@ -22,7 +22,7 @@ BELOW = {
     "config": {"errors"},
     "logs": {"errors"},
     "server": {"storage", "sessions", "protocol", "errors", "config", "logs"},
-    "client": {"protocol", "errors"},
+    "client": {"config", "protocol", "errors"},
     "bench": {"client", "protocol", "errors"},
     "cli": {"server", "client", "bench", "storage", "sessions", "protocol", "errors", "config", "logs"},
     "__main__": {"cli"},

@@ -14,7 +14,7 @@ import click
 from stui_sessions.cli import files
 from stui_sessions.cli.asking import converse
 from stui_sessions.cli.database import checked, refuse_same
-from stui_sessions.cli.target import Failed, Seconds, Target, chosen_target, from_command_line, target_options
+from stui_sessions.cli.target import Failed, Seconds, Target, chosen_target, target_options
 from stui_sessions.cli.words import counted
 from stui_sessions.client import Client
 from stui_sessions.errors import StartError, StorageError
@@ -46,19 +46,17 @@ COPY_SECONDS = 3600.0
     "--timeout", type=Seconds(), default=30.0, show_default=True, help="Seconds to wait for each of the replies."
 )
 @target_options
-@click.pass_context
 def backup(
-    context: click.Context,
     file: Path,
     db: Path | None,
     force: bool,
     timeout: float,
-    host: str,
-    port: int,
+    host: str | None,
+    port: int | None,
     unix: str | None,
 ) -> None:
     """Copy, check, put in place."""
-    if db is not None and any(from_command_line(context, name) for name in ("host", "port", "unix")):
+    if db is not None and any(flag is not None for flag in (host, port, unix)):
         raise click.UsageError("--db reads the database itself: leave out --host, --port and --unix")
     try:
         if db is not None:
@@ -66,7 +64,7 @@ def backup(
         _refuse_live(file)
         with files.written_whole(file, force=force) as new:
             if db is None:
-                _fetch(chosen_target(context, host, port, unix), timeout, new)
+                _fetch(chosen_target(host, port, unix), timeout, new)
             else:
                 _copy(db, new)
             count = checked(new, file)

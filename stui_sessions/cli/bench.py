@@ -78,12 +78,12 @@ def bench(
     state_bytes: int,
     timeout: float,
     as_json: bool,
-    host: str,
-    port: int,
+    host: str | None,
+    port: int | None,
     unix: str | None,
 ) -> None:
     """Run it and print the report."""
-    target = chosen_target(context, host, port, unix)
+    target = chosen_target(host, port, unix)
     plan = Plan(
         host=target.host,
         port=target.port,

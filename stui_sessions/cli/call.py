@@ -137,12 +137,12 @@ def call(
     json_object: str | None,
     pretty: bool,
     timeout: float,
-    host: str,
-    port: int,
+    host: str | None,
+    port: int | None,
     unix: str | None,
 ) -> None:
     """Ask once."""
-    target = chosen_target(context, host, port, unix)
+    target = chosen_target(host, port, unix)
     gathered = Parameters(command)
     if json_object is not None:
         gathered.add_object(json_object)

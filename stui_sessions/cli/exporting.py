@@ -66,9 +66,7 @@ _decode_page = msgspec.json.Decoder(Page).decode
     "--timeout", type=Seconds(), default=30.0, show_default=True, help="Seconds to wait for each of the replies."
 )
 @target_options
-@click.pass_context
 def export(
-    context: click.Context,
     file: Path,
     client_id: str | None,
     user_id: str | None,
@@ -76,12 +74,12 @@ def export(
     tags: tuple[str, ...],
     text: str | None,
     timeout: float,
-    host: str,
-    port: int,
+    host: str | None,
+    port: int | None,
     unix: str | None,
 ) -> None:
     """Read page after page."""
-    target = chosen_target(context, host, port, unix)
+    target = chosen_target(host, port, unix)
     words = {"client_id": client_id, "user_id": user_id, "tags": list(tags) or None, "text": text}
     filters = {name: value for name, value in words.items() if value is not None}
     wanted = [name for name in STATUS_NAMES if name in statuses or not statuses]

@@ -123,12 +123,12 @@ def import_(
     on_conflict: str,
     strict: bool,
     timeout: float,
-    host: str,
-    port: int,
+    host: str | None,
+    port: int | None,
     unix: str | None,
 ) -> None:
     """Send batch after batch."""
-    target = chosen_target(context, host, port, unix)
+    target = chosen_target(host, port, unix)
     source = _opened(file)
     tally = Tally()
     begun: list[Import] = []

@@ -1,16 +1,16 @@
 """Which server the commands ask, and what they say when they cannot."""
 
 import contextlib
-import os
 import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
-from click.core import ParameterSource
 from msgspec import Struct
 
 from stui_sessions.client.errors import ClientError
+from stui_sessions.config import SETTINGS, SettingsError, find_server
+from stui_sessions.config.values import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -83,37 +83,28 @@ def reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _address_option(name: str, meaning: str, **more: Any) -> Callable[[F], F]:
-    variable = f"STUI_SESSIONS_{name.upper()}"
-    return click.option(f"--{name}", envvar=variable, show_envvar=True, help=meaning, **more)
+def _address_option(name: str, meaning: str, default: str, **more: Any) -> Callable[[F], F]:
+    text = f"{meaning}  [default: {SETTINGS[name].env}, else the settings file, else {default}]"
+    return click.option(f"--{name}", help=text, **more)
 
 
 def target_options(function: F) -> F:
-    """The options --host, --port and --unix; the command gets a `target`."""
+    """The options --host, --port and --unix; the command gives them to `chosen_target`."""
     for option in (
-        _address_option("unix", "The server's Unix socket.", type=click.Path()),
-        _address_option(
-            "port", "The server's TCP port.", type=click.IntRange(1, 65_535), default=7884, show_default=True
-        ),
-        _address_option("host", "The server's address.", default="127.0.0.1", show_default=True),
+        _address_option("unix", "The server's Unix socket.", "none", type=click.Path()),
+        _address_option("port", "The server's TCP port.", "7884", type=click.IntRange(1, 65_535)),
+        _address_option("host", "The server's address.", "127.0.0.1"),
     ):
         function = option(function)
     return function
 
 
-def chosen_target(context: click.Context, host: str, port: int, unix: str | None) -> Target:
-    """What flags, or else the environment, or else the defaults say.
-
-    The environment may name both a port and a socket, for it may be the server's own: the socket is taken then.
-    """
-    flags = {name for name in ("host", "port", "unix") if from_command_line(context, name)}
-    if "unix" in flags and len(flags) > 1:
+def chosen_target(host: str | None, port: int | None, unix: str | None) -> Target:
+    """The server that the flags mean; what they leave open is found as `find_server` does."""
+    if unix is not None and (host is not None or port is not None):
         raise click.UsageError("--unix is an address of its own: leave out --host and --port")
-    if unix and not flags & {"host", "port"}:
-        return Target(host, port, os.fspath(unix))
-    return Target(host, port)
-
-
-def from_command_line(context: click.Context, name: str) -> bool:
-    """The option was given as a flag."""
-    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    try:
+        found = find_server(host, port, unix)
+    except SettingsError as problem:
+        raise click.UsageError(printable(str(problem))) from None
+    return Target(found.host, found.port, found.unix)

@@ -35,6 +35,7 @@ from stui_sessions.client.results import (
     UpdateResult,
     ValidateResult,
 )
+from stui_sessions.config import Address, find_server
 
 if TYPE_CHECKING:
     from stui_sessions.client.aio import Client, connect
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT",
     "REMOVE",
+    "Address",
     "Client",
     "ClientError",
     "CloseResult",
@@ -72,6 +74,7 @@ __all__ = [
     "UpdateResult",
     "ValidateResult",
     "connect",
+    "find_server",
 ]
 
 

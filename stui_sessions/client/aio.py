@@ -19,6 +19,7 @@ from stui_sessions.client.commands import Commands
 from stui_sessions.client.connection import Connection
 from stui_sessions.client.core import MAX_REPLY_BYTES, Reply
 from stui_sessions.client.transfer import Transfer
+from stui_sessions.config import Address, find_server
 
 
 class Client(Commands, Transfer):
@@ -63,12 +64,8 @@ class Client(Commands, Transfer):
 class Connecting:
     """What `connect` returns: `async with` it, or `await` it and close the client yourself."""
 
-    def __init__(
-        self, host: str, port: int, unix: str | os.PathLike[str] | None, timeout: float | None, max_reply_bytes: int
-    ) -> None:
-        self._host = host
-        self._port = port
-        self._unix = unix
+    def __init__(self, server: Address, timeout: float | None, max_reply_bytes: int) -> None:
+        self._server = server
         self._timeout = timeout
         self._max_reply_bytes = max_reply_bytes
         self._client: Client | None = None
@@ -89,32 +86,34 @@ class Connecting:
     async def _connect(self) -> Client:
         loop = asyncio.get_running_loop()
         # An IPv6 address is full of colons: brackets, as in a URL.
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        address = f"tcp://{host}:{self._port}" if self._unix is None else f"unix://{os.fspath(self._unix)}"
+        server = self._server
+        host = f"[{server.host}]" if ":" in server.host else server.host
+        address = f"unix://{server.unix}" if server.unix else f"tcp://{host}:{server.port}"
 
         def make() -> Connection:
             return Connection(address, self._max_reply_bytes)
 
         async with asyncio.timeout(self._timeout):
-            if self._unix is None:
-                _, connection = await loop.create_connection(make, self._host, self._port)
+            if server.unix:
+                _, connection = await loop.create_unix_connection(make, server.unix)
             else:
-                _, connection = await loop.create_unix_connection(make, os.fspath(self._unix))
+                _, connection = await loop.create_connection(make, server.host, server.port)
         return Client(connection, address, self._timeout)
 
 
 def connect(
-    host: str = "127.0.0.1",
-    port: int = 7884,
+    host: str | None = None,
+    port: int | None = None,
     unix: str | os.PathLike[str] | None = None,
     timeout: float | None = 30.0,
     *,
     max_reply_bytes: int = MAX_REPLY_BYTES,
 ) -> Connecting:
-    """Connect over TCP, or over the Unix socket at `unix`.
+    """Connect over TCP, or over the Unix socket at `unix`; what is not named is found as `find_server` does.
 
     `timeout` is in seconds (None: none) and holds for connecting and, unless it says otherwise, for each call.
     A reply of more than `max_reply_bytes` ends the connection.  Raises OSError when the server cannot be
-    reached; TimeoutError is one.
+    reached (TimeoutError is one), ValueError when environment or settings file name no address.
     """
-    return Connecting(host, port, unix, timeout, max_reply_bytes)
+    server = find_server(host, port, None if unix is None else os.fspath(unix))
+    return Connecting(server, timeout, max_reply_bytes)

@@ -1,5 +1,6 @@
 """Settings: one Struct, four sources (defaults < file < environment < flags), checked whole at start."""
 
+from stui_sessions.config.address import Address, find_server
 from stui_sessions.config.docs import settings_rows, settings_table
 from stui_sessions.config.exposure import check_exposure
 from stui_sessions.config.settings import SETTINGS, Setting, Settings, SettingsError, database_path
@@ -7,11 +8,13 @@ from stui_sessions.config.sources import load_settings, reload_settings
 
 __all__ = [
     "SETTINGS",
+    "Address",
     "Setting",
     "Settings",
     "SettingsError",
     "check_exposure",
     "database_path",
+    "find_server",
     "load_settings",
     "reload_settings",
     "settings_rows",

@@ -4,10 +4,8 @@ Each source is checked whole and on its own, values that a later source override
 is hidden today would otherwise stop the server on the day the flag is taken away.
 """
 
-import difflib
 import os
 import stat
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -101,6 +99,8 @@ def _layer(
 
 
 def _nearest(name: str) -> str:
+    import difflib  # only after a mistake
+
     wanted = name[:100].lower().replace("-", "_")
     found = difflib.get_close_matches(wanted, SETTINGS, n=1)
     return found[0] if found else ""
@@ -149,33 +149,49 @@ def _nearest_variable(name: str) -> str:
 
 
 def _file_layer(config: Path | None, environ: Mapping[str, str]) -> Layer:
-    if config is not None:
-        return _read_file(config.expanduser(), "")
+    try:
+        path = environment_file(environ) if config is None else config.expanduser()
+        if path is None:
+            return Layer()
+        table = read_table(path, f" (from environment {CONFIG_ENV})" if config is None else "")
+    except SettingsError as problem:
+        return Layer(problems=[str(problem)])
+    return _table_layer(table, _name(path))
+
+
+def environment_file(environ: Mapping[str, str]) -> Path | None:
+    """The settings file that the environment names, if it does; raises SettingsError."""
     named = environ.get(CONFIG_ENV)
-    if named is None:
-        return Layer()
-    if not named:
-        return Layer(problems=[f"environment {CONFIG_ENV}: is empty; expected the path of a TOML file"])
-    return _read_file(Path(named).expanduser(), f" (from environment {CONFIG_ENV})")
+    if named == "":
+        raise SettingsError(f"environment {CONFIG_ENV}: is empty; expected the path of a TOML file")
+    return None if named is None else Path(named).expanduser()
 
 
-def _read_file(path: Path, origin: str) -> Layer:
-    name = f"file {printable(str(path))}"
+def read_table(path: Path, origin: str) -> dict[str, object]:
+    """What stands in the file, not checked any further; raises SettingsError, with `origin` behind the name."""
+    import tomllib  # here: a client that needs no file loads this module too
+
     try:
         data = _regular_file(path)
         if data is None:
-            return Layer(problems=[f"{name}{origin}: is no regular file; expected a flat TOML file of settings"])
+            raise SettingsError(f"{_name(path)}{origin}: is no regular file; expected a flat TOML file of settings")
         if len(data) > LARGEST_FILE:
-            return Layer(problems=[f"{name}{origin}: is longer than 1 MiB; expected a flat TOML file of settings"])
-        table = tomllib.loads(data.decode())
+            raise SettingsError(f"{_name(path)}{origin}: is longer than 1 MiB; expected a flat TOML file of settings")
+        return tomllib.loads(data.decode())
+    except SettingsError:
+        raise
     except OSError as problem:
-        return Layer(problems=[f"{name}{origin}: cannot be read: {problem.strerror or problem}"])
+        raise SettingsError(f"{_name(path)}{origin}: cannot be read: {problem.strerror or problem}") from None
     except UnicodeDecodeError:
-        return Layer(problems=[f"{name}{origin}: is not UTF-8; expected a TOML file"])
+        raise SettingsError(f"{_name(path)}{origin}: is not UTF-8; expected a TOML file") from None
     except (ValueError, RecursionError) as problem:
         # ValueError beyond TOMLDecodeError: an integer of 5,000 digits, a NUL in the path.
-        return Layer(problems=[f"{name}{origin}: is not valid TOML: {printable(str(problem)[:200])}"])
-    return _table_layer(table, name)
+        reason = printable(str(problem)[:200])
+        raise SettingsError(f"{_name(path)}{origin}: is not valid TOML: {reason}") from None
+
+
+def _name(path: Path) -> str:
+    return f"file {printable(str(path))}"
 
 
 def _regular_file(path: Path) -> bytes | None:

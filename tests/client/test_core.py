@@ -115,7 +115,7 @@ def test_what_would_come_back_as_something_else_is_refused(kind: str, wrap: Any)
 @pytest.mark.parametrize("key", [1, 1.5, True, None, Name.ADA, Colour.RED, b"k", UUID(int=1), (1,)])
 @pytest.mark.parametrize("wrap", [lambda v: v, lambda v: {"a": [v]}])
 def test_keys_are_strings(key: Any, wrap: Any) -> None:
-    with pytest.raises(TypeError, match="^session_state holds the key .*; the keys of a JSON object are strings"):
+    with pytest.raises(TypeError, match=r"^session_state holds the key .*; the keys of a JSON object are strings"):
         ClientCore().request("create_session", {"client_id": "c", "session_state": wrap({"k": 1, key: 1})})
 
 

@@ -43,6 +43,22 @@ def test_first_session(server: ServerProcess) -> None:
 
 
 @needs_nc_and_jq
+@pytest.mark.parametrize("way", ["port", "unix", "file", "file-unix"])
+def test_first_session_finds_the_server_as_call_does(start_server: StartServer, tmp_path: Path, way: str) -> None:
+    server = start_server(unix=tmp_path / "a socket")
+    file = tmp_path / "settings.toml"
+    file.write_text(f'host = "{server.host}"\nport = {server.port} # ours\n')
+    if way == "file-unix":
+        file.write_text(f'port = 1\nunix = "{server.unix}"\n')
+    named = {"port": "PORT", "unix": "UNIX"}.get(way, "CONFIG")
+    value = {"port": server.port, "unix": server.unix}.get(way, file)
+    server.env[f"STUI_SESSIONS_{named}"] = str(value)
+    done = run(EXAMPLES / "first_session.sh", server=server)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("a new session: session_1_")
+
+
+@needs_nc_and_jq
 def test_first_session_without_a_server(server: ServerProcess) -> None:
     server.kill()
     done = run(EXAMPLES / "first_session.sh", server.host, str(server.port), server=server)
