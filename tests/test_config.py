@@ -10,6 +10,7 @@ from stui_sessions.config import (
     SETTINGS,
     Settings,
     SettingsError,
+    check_database_place,
     check_exposure,
     database_path,
     load_settings,
@@ -265,6 +266,21 @@ def test_without_a_home_the_user_database_of_the_system_is_asked() -> None:
 def test_a_named_database_is_taken_as_named() -> None:
     assert database_path(Settings(db="x/y.db"), {}) == Path("x/y.db")
     assert database_path(Settings(db=":memory:"), {}) is None
+
+
+def test_a_database_needs_a_directory_that_exists_unless_it_is_the_default_one(tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state")}
+    default = database_path(Settings(), home)
+    (tmp_path / "file").write_text("")
+    for db in ("", ":memory:", "here.db", str(tmp_path / "x.db"), str(default)):
+        check_database_place(Settings(db=db), home)
+    for directory in (tmp_path / "none", tmp_path / "file", tmp_path / "file" / "none"):
+        with pytest.raises(SettingsError) as refusal:
+            check_database_place(Settings(db=str(directory / "x.db")), home)
+        assert str(refusal.value) == (
+            f'db "{directory / "x.db"}": "{directory}" is no directory; make it first, or correct the path'
+        )
+    assert not (tmp_path / "state").exists()
 
 
 # Exposure.

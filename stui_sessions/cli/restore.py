@@ -14,7 +14,7 @@ from stui_sessions.cli.database import checked, refuse_same
 from stui_sessions.cli.files import refuse_existing, written_whole
 from stui_sessions.cli.target import Failed
 from stui_sessions.cli.words import counted
-from stui_sessions.config import SettingsError, database_path, load_settings
+from stui_sessions.config import SettingsError, check_database_place, database_path, load_settings
 from stui_sessions.config.values import printable
 from stui_sessions.errors import StartError, StorageError
 from stui_sessions.storage import backup, files, schema
@@ -70,7 +70,9 @@ def restore(file: Path, db: str | None, config: Path | None, force: bool) -> Non
 
 def _database(db: str | None, config: Path | None) -> Path:
     try:
-        path = database_path(load_settings({"db": db}, os.environ, config), os.environ)
+        settings = load_settings({"db": db}, os.environ, config)
+        check_database_place(settings, os.environ)
+        path = database_path(settings, os.environ)
     except SettingsError as problem:
         raise click.UsageError(printable(str(problem))) from None
     if path is None:

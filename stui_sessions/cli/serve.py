@@ -14,6 +14,7 @@ from stui_sessions.config import (
     Setting,
     Settings,
     SettingsError,
+    check_database_place,
     check_exposure,
     load_settings,
     reload_settings,
@@ -63,6 +64,7 @@ def start(config: Path | None, **flags: object) -> None:
         settings = load_settings(flags, os.environ, config)
         # Before anything is opened; `run` takes the addresses to bind from the same check.
         check_exposure(settings)
+        check_database_place(settings, os.environ)
         code = _run(settings, config, flags)
     except StartError as problem:
         for line in str(problem).splitlines():

@@ -3,7 +3,14 @@
 from stui_sessions.config.address import Address, find_server
 from stui_sessions.config.docs import settings_rows, settings_table
 from stui_sessions.config.exposure import check_exposure
-from stui_sessions.config.settings import SETTINGS, Setting, Settings, SettingsError, database_path
+from stui_sessions.config.settings import (
+    SETTINGS,
+    Setting,
+    Settings,
+    SettingsError,
+    check_database_place,
+    database_path,
+)
 from stui_sessions.config.sources import load_settings, reload_settings
 
 __all__ = [
@@ -12,6 +19,7 @@ __all__ = [
     "Setting",
     "Settings",
     "SettingsError",
+    "check_database_place",
     "check_exposure",
     "database_path",
     "find_server",

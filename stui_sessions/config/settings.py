@@ -3,6 +3,7 @@
 Flags, environment variables, `--help` and the README's table all follow from `Settings`.
 """
 
+import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from msgspec import Meta, Struct
 from msgspec.structs import fields
 
-from stui_sessions.errors import StartError
+from stui_sessions.errors import StartError, quote
 
 ENV_PREFIX = "STUI_SESSIONS_"
 CONFIG_ENV = ENV_PREFIX + "CONFIG"
@@ -351,6 +352,26 @@ def database_path(settings: Settings, environ: Mapping[str, str], platform: str 
     if settings.db == ":memory:":
         return None
     return Path(settings.db) if settings.db else _state_directory(environ, platform) / "sessions.db"
+
+
+def check_database_place(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Refuse a database in a directory that does not exist: more likely a slip than a wish.  Raises SettingsError.
+
+    The default one is made where it is missing.
+    """
+    path = database_path(settings, environ)
+    if path is None or path == _state_directory(environ, sys.platform) / "sessions.db":
+        return
+    try:
+        missing = not stat.S_ISDIR(path.parent.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        missing = True
+    except OSError:
+        return  # opening the database tells more
+    if missing:
+        raise SettingsError(
+            f"db {quote(settings.db)}: {quote(str(path.parent))} is no directory; make it first, or correct the path"
+        )
 
 
 def _state_directory(environ: Mapping[str, str], platform: str) -> Path:

@@ -65,12 +65,12 @@ def test_what_was_backed_up_is_restored(start_server: StartServer, tmp_path: Pat
         "db": ["--db", str(server.db)],
     }[way]
     backup, restored = tmp_path / "b", tmp_path / "new" / "sessions.db"
+    restored.parent.mkdir()
     said = good(tmp_path, "backup", str(backup), *target)
     assert said == f"{backup}: 3 sessions, {backup.stat().st_size:,} bytes\n"
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
     assert good(tmp_path, "restore", str(backup), "--db", str(restored)) == f"{restored}: 3 sessions\n"
     assert stat.S_IMODE(restored.stat().st_mode) == 0o600
-    assert stat.S_IMODE(restored.parent.stat().st_mode) == 0o700
     assert [p.name for p in restored.parent.iterdir()] == ["sessions.db"]
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
     with start_server(db=restored) as second:
@@ -270,12 +270,21 @@ def test_the_database_is_found_as_serve_finds_it(server: ServerProcess, tmp_path
     good(tmp_path, "backup", backup, "--port", str(server.port))
     place = tmp_path / "state" / "stui-sessions" / "sessions.db"
     assert good(tmp_path, "restore", backup) == f"{place}: 3 sessions\n"
+    assert stat.S_IMODE(place.parent.stat().st_mode) == 0o700
     place = tmp_path / "env.db"
     assert str(place) in good(tmp_path, "restore", backup, STUI_SESSIONS_DB=str(place))
     config = tmp_path / "c.toml"
     config.write_text(f'db = "{tmp_path / "config.db"}"\n')
     assert "config.db" in good(tmp_path, "restore", backup, "--config", str(config))
     assert ":memory:" in bad(tmp_path, "restore", backup, "--db", ":memory:", code=2)
+
+
+def test_a_database_is_not_restored_into_a_directory_that_is_not_there(server: ServerProcess, tmp_path: Path) -> None:
+    good(tmp_path, "backup", str(tmp_path / "b"), "--port", str(server.port))
+    place = tmp_path / "no" / "where.db"
+    error = bad(tmp_path, "restore", str(tmp_path / "b"), "--db", str(place), code=2)
+    assert f'"{place.parent}" is no directory; make it first, or correct the path' in error
+    assert not place.parent.exists()
 
 
 def test_bad_usage_and_no_server(tmp_path: Path) -> None:

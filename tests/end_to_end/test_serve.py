@@ -1,6 +1,7 @@
 """Starting to serve: what is printed, what is bound, where files go, what is refused; and what a restart keeps."""
 
 import json
+import signal
 import socket
 import stat
 from pathlib import Path
@@ -87,6 +88,22 @@ def test_a_port_in_use_is_refused(make_server: StartServer) -> None:
     assert "Traceback" not in stderr
 
 
+@pytest.mark.parametrize("kind", ["port", "unix"])
+def test_nothing_follows_the_error_about_an_address_that_is_taken(
+    start_server: StartServer, make_server: StartServer, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "socket"
+    first = start_server(unix=path)
+    second = make_server(port=first.port) if kind == "port" else make_server(unix=path)
+    code, stderr = second.fails_to_start()
+    assert code == 1
+    *before, last = stderr.splitlines()
+    assert last.startswith("stui-sessions: ")
+    assert "listens there" in last
+    # What it logged until then, on lines of their own.
+    assert all(json.loads(line)["level"] == "info" for line in before), stderr
+
+
 def test_an_address_that_others_can_reach_needs_insecure(make_server: StartServer) -> None:
     code, stderr = make_server("--host", "0.0.0.0").fails_to_start()
     assert code == 2
@@ -156,6 +173,25 @@ def test_the_database_goes_to_the_state_directory(make_server: StartServer, tmp_
     files = {file.name: mode(file) for file in place.iterdir()}
     assert {"sessions.db", "sessions.db-wal", "sessions.db.lock"} <= set(files)
     assert set(files.values()) == {0o600}
+
+
+def test_a_directory_that_does_not_exist_is_refused(make_server: StartServer, tmp_path: Path) -> None:
+    place = tmp_path / "no" / "where.db"
+    code, stderr = make_server(db=place).fails_to_start()
+    assert code == 2
+    assert stderr == (
+        f'stui-sessions: db "{place}": "{place.parent}" is no directory; make it first, or correct the path\n'
+    )
+    assert not place.parent.exists()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_log_tells_which_database_it_is(make_server: StartServer, tmp_path: Path, kept: bool) -> None:
+    path = tmp_path / "my.db"
+    server = make_server(db=path if kept else ":memory:").start()
+    assert server.terminate() == 0
+    (started,) = [line for line in map(json.loads, server.stderr().splitlines()) if line["event"] == "started"]
+    assert started["database"] == (str(path) if kept else ":memory:")
 
 
 def test_a_directory_that_exists_is_left_as_it_is(make_server: StartServer, tmp_path: Path) -> None:
@@ -229,6 +265,23 @@ def test_an_idle_session_expires_and_is_forgotten_in_time(start_server: StartSer
     assert server.result("get_session_statistics")["total_sessions"] == 2
     for alive in (kept, successor):
         assert server.result("get_session_info", session_id=alive)["is_active"]
+
+
+def test_a_shorter_cleanup_interval_ends_the_one_that_is_running(start_server: StartServer, tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("cleanup_interval = 86400\nkeep_expired = 0\n")
+    server = start_server("--config", str(file))
+    with server.connect() as client:
+        client.result("create_session", client_id="idle", timeout=1)
+
+        def told() -> dict[str, Any]:
+            return client.result("get_session_statistics")
+
+        before = until(lambda: told()["sweeper"]["runs"], "the first sweep, after which the interval runs")
+        file.write_text("cleanup_interval = 1\nkeep_expired = 0\n")
+        server.send_signal(signal.SIGHUP)
+        until(lambda: told()["sweeper"]["runs"] >= before + 2, "two sweeps")
+        until(lambda: told()["removed_by_reason"]["expired"] == 1, "the session to be removed")
 
 
 # What a restart keeps.
