@@ -16,6 +16,7 @@ import pytest
 
 from stui_sessions import client
 from stui_sessions.cli.main import main
+from stui_sessions.client import errors
 from stui_sessions.config import SETTINGS, load_settings, settings_table
 from stui_sessions.errors import CODES
 from tests.conftest import StartServer
@@ -43,6 +44,27 @@ def test_run_is_one_line_that_installs_and_serves() -> None:
     venv = make[3]
     assert install == [f"{venv}/bin/pip", "install", "-q", "."]
     assert serve == [f"{venv}/bin/stui-sessions", "serve"]
+
+
+def test_what_is_typed_after_the_install_line_is_found(tmp_path: Path) -> None:
+    """The install line makes `.venv/bin/stui-sessions`; the other commands are written without that path."""
+    venv = shlex.split(the_line("Run").split("&&")[0])[3]
+    (activate,) = [fence.body for fence in fences(section(README, "Run"), "sh")[1:]]
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / venv)], check=True, timeout=60)
+    script = tmp_path / venv / "bin" / "stui-sessions"
+    script.write_text("#!/bin/sh\necho it was found\n")
+    script.chmod(0o755)
+    shell = ["sh", "-c", f"{activate}stui-sessions --version && command -v python"]
+    done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert done.stdout.splitlines() == ["it was found", str(tmp_path / venv / "bin" / "python")]
+
+
+def test_every_command_is_written_as_it_can_be_typed() -> None:
+    """In blocks that are to be typed, `stui-sessions` is a word of its own, or named by the way to it."""
+    typed = [fence.body for language in ("sh", "console") for fence in fences(README, language)]
+    named = {word for body in typed for word in re.findall(r"\S*stui-sessions\b", body)}
+    assert named <= {"stui-sessions", "$(_STUI_SESSIONS_COMPLETE=bash_source stui-sessions", ".venv/bin/stui-sessions"}
+    assert README.index(". .venv/bin/activate") < README.index("\n$ stui-sessions")
 
 
 def test_test_is_one_line_that_installs_and_tests() -> None:
@@ -132,14 +154,14 @@ def test_the_python_client(server: ServerProcess) -> None:
 
 
 def test_the_table_of_exceptions() -> None:
-    documented = {row[0].strip("`") for row in table(section(README, "The Python client"))} | {"ClientError"}
+    documented = [row[0].strip("`") for row in table(section(README, "The Python client"))]
     real = {
         name
-        for name in client.__all__
-        if isinstance(value := getattr(client, name), type) and issubclass(value, client.ClientError)
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.ClientError)
     }
-    # The base of the four, and what only a broken server provokes, are in the module's own documentation.
-    assert documented == real - {"SessionServerError", "ProtocolViolation"}
+    assert sorted(documented) == sorted(real)
+    assert real <= set(client.__all__)
 
 
 # Settings.
@@ -227,8 +249,9 @@ def test_every_warning_is_documented() -> None:
     """Every event at warning or error that the server can log has a row, and every row is such an event."""
     sources = (path.read_text() for path in (ROOT / "stui_sessions").rglob("*.py"))
     logged = {event for source in sources for event in EVENT.findall(source)}
-    documented = {event for row in table(section(README, "Logs")) for event in re.findall(r"`([^`]+)`", row[0])}
-    assert documented - {"storage.recovered"} == logged
+    rows = [event for row in table(section(README, "Logs")) for event in re.findall(r"`([^`]+)`", row[0])]
+    assert len(rows) == len(set(rows)), "an event has two rows"
+    assert set(rows) - {"storage.recovered"} == logged
 
 
 # The code.
