@@ -54,16 +54,16 @@ CODES: dict[str, Code] = {
     "invalid_record": Code("Error", "A row of an import holds no session."),
     # The session cannot be used.
     "session_not_found": Code("SessionNotFound", "There is no session of that id."),
-    "session_expired": Code("SessionNotFound", "The session has expired; it can be looked at, not used."),
-    "session_closed": Code("SessionNotFound", "The session was closed; it can be looked at, not used."),
-    "session_deleted": Code("SessionNotFound", "The session was deleted; it can be looked at, not used."),
+    "session_expired": Code("SessionNotFound", "The session has expired; it can be looked at, not used.", "`status`"),
+    "session_closed": Code("SessionNotFound", "The session was closed; it can be looked at, not used.", "`status`"),
+    "session_deleted": Code("SessionNotFound", "The session was deleted; it can be looked at, not used.", "`status`"),
     # A rule of session management says no.
     "session_limit_reached": Code(
         "SessionError",
         "The client has `max_sessions_per_client` live sessions, or the user `max_sessions_per_user` without a client.",
         "`limit`",
     ),
-    "session_id_conflict": Code("SessionError", "The id asked for is taken."),
+    "session_id_conflict": Code("SessionError", "The id asked for is taken.", "`status` (of the session that has it)"),
     "external_id_conflict": Code("SessionError", "A live session of the same user has that external id."),
     "external_id_ambiguous": Code(
         "SessionError", "Live sessions of several users have that external id; name the user, or the session's id."
@@ -104,6 +104,11 @@ class Refusal(Exception):
         self.code = code
         self.text = text
         self.details = details
+
+    @classmethod
+    def told(cls, code: str, text: str) -> "Refusal":
+        """The refusal that an error reply tells of."""
+        return cls(code, text)
 
     @property
     def error_type(self) -> ErrorType:

@@ -17,20 +17,26 @@ MAX_FUNCTION_LINES = 45
 BELOW = {
     "errors": set(),
     "protocol": {"errors"},
-    "sessions": {"protocol", "errors"},
-    "storage": {"sessions", "protocol", "errors"},
+    "domain": {"protocol", "errors"},
+    "commands": {"domain", "protocol", "errors"},
+    "storage": {"domain", "protocol", "errors"},
     "config": {"errors"},
     "logs": {"errors"},
-    "server": {"storage", "sessions", "protocol", "errors", "config", "logs"},
+    "engine": {"storage", "commands", "domain", "protocol", "errors", "logs"},
+    "gates": {"engine", "commands", "domain", "protocol", "errors", "logs"},
+    "app": {"gates", "engine", "storage", "commands", "domain", "protocol", "errors", "config", "logs"},
     "client": {"config", "protocol", "errors"},
     "bench": {"client", "protocol", "errors"},
-    "cli": {"server", "client", "bench", "storage", "sessions", "protocol", "errors", "config", "logs"},
+    "cli": {
+        *("app", "gates", "engine", "storage", "client", "bench", "commands", "domain", "protocol"),
+        *("errors", "config", "logs"),
+    },
     "__main__": {"cli"},
     "__init__": set(),
 }
 """What each room may import."""
 
-PURE = ("protocol", "sessions")
+PURE = ("protocol", "domain", "commands")
 IMPURE_MODULES = {
     *("asyncio", "socket", "select", "selectors", "ssl", "threading", "concurrent", "multiprocessing", "subprocess"),
     *("logging", "structlog", "aiosqlite", "sqlite3", "uvloop", "random", "secrets", "os", "io", "pathlib", "tempfile"),
@@ -40,6 +46,9 @@ CLOCKS = {
     *("localtime", "ctime", "now", "utcnow", "today"),
 }
 """Names of the standard library that read a clock (`time.strftime` and `time.gmtime` of a given time do not)."""
+
+GENERATED = "Made by `stui-sessions schema --client`"
+"""Nobody reads these from end to end."""
 
 FILES = sorted(ROOT.rglob("*.py"))
 
@@ -121,11 +130,14 @@ def test_the_pure_parts_never_wait(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=label)
 def test_no_file_grows_too_big(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= MAX_FILE_LINES
+    text = path.read_text()
+    assert len(text.splitlines()) <= MAX_FILE_LINES or GENERATED in text
 
 
 @pytest.mark.parametrize("path", FILES, ids=label)
 def test_no_function_grows_too_big(path: Path) -> None:
+    if GENERATED in path.read_text():
+        return
     big = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

@@ -41,7 +41,7 @@ DOCUMENTED = {
     "allow_clients": (),
     "deny_clients": (),
     "create_rate": 60,
-    "max_message_bytes": 1_048_576,
+    "max_message_bytes": 2_097_152,
     "max_state_bytes": 1_048_576,
     "max_depth": 128,
     "max_connections": 10_000,

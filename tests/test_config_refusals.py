@@ -189,8 +189,8 @@ def test_each_source_is_checked_even_where_another_overrides_it(tmp_path: Path) 
         ({"open_timeout": 31_536_001}, "open_timeout 31536001 is above max_timeout 31536000; lower it or raise"),
         ({"tcp": False}, "nothing to listen on"),
         ({"output_limit": MIB + 64 * KIB - 1}, "output_limit 1114111 cannot hold one reply; expected at least 1088KiB"),
-        ({"journal_limit": 3 * MIB - 1}, "journal_limit 3145727 cannot hold one commit; expected at least 3MiB"),
-        ({"buffer_limit": MIB - 1}, "buffer_limit 1048575 cannot hold one request; expected at least 1MiB"),
+        ({"journal_limit": 4 * MIB - 1}, "journal_limit 4194303 cannot hold one commit; expected at least 4MiB"),
+        ({"buffer_limit": 2 * MIB - 1}, "buffer_limit 2097151 cannot hold one request; expected at least 2MiB"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(flags: dict[str, object], words: str) -> None:
@@ -206,8 +206,8 @@ def test_settings_that_contradict_each_other_are_refused(flags: dict[str, object
         {"open_timeout": 31_536_000},
         {"tcp": False, "unix": "/run/s"},
         {"output_limit": MIB + 64 * KIB},
-        {"journal_limit": 3 * MIB},
-        {"buffer_limit": MIB},
+        {"journal_limit": 4 * MIB},
+        {"buffer_limit": 2 * MIB},
     ],
 )
 def test_settings_that_just_fit_together_are_taken(flags: dict[str, object]) -> None:

@@ -25,7 +25,7 @@ class Latency(Struct, frozen=True):
         return cls(p50, p99, p99_9, histogram.max / 1000)
 
 
-class Row(Struct, frozen=True):
+class ReportRow(Struct, frozen=True):
     """One kind of request, or all of them."""
 
     requests: int
@@ -37,8 +37,8 @@ class Report(Struct, frozen=True):
     """The outcome of a run."""
 
     seconds: float
-    total: Row
-    kinds: dict[str, Row]
+    total: ReportRow
+    kinds: dict[str, ReportRow]
     errors: dict[str, int]
     """Error replies by code; they count as requests too."""
     client_cpu: float
@@ -50,10 +50,10 @@ class Report(Struct, frozen=True):
         for histogram in load.latencies.values():
             everything.merge(histogram)
 
-        def row(histogram: Histogram) -> Row:
+        def row(histogram: Histogram) -> ReportRow:
             requests = histogram.count * load.pipeline
             rate = requests / load.seconds if load.seconds else 0.0
-            return Row(requests, round(rate, 1), Latency.of(histogram))
+            return ReportRow(requests, round(rate, 1), Latency.of(histogram))
 
         return cls(
             seconds=round(load.seconds, 3),
@@ -79,7 +79,7 @@ class Report(Struct, frozen=True):
         return "\n".join(lines)
 
 
-def _line(name: str, row: Row) -> str:
+def _line(name: str, row: ReportRow) -> str:
     latency = row.latency_ms
     times = "".join(f"{ms:>10.2f}" for ms in (latency.p50, latency.p99, latency.p99_9, latency.max))
     return f"{name:12}{row.requests:>12,}{row.requests_per_second:>13,.0f}{times}"

@@ -19,7 +19,7 @@ from stui_sessions.client import Client, connect
 T = TypeVar("T")
 
 
-class Plan(Struct, frozen=True):
+class BenchPlan(Struct, frozen=True):
     """What to measure, and where."""
 
     host: str
@@ -41,7 +41,7 @@ class Plan(Struct, frozen=True):
 class Bench:
     """One run of a plan.  `say` is told what is going on, often."""
 
-    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
+    def __init__(self, plan: BenchPlan, say: Callable[[str], None]) -> None:
         self._plan = plan
         self.say = say
         self._rng = random.Random()

@@ -1,1 +1,1 @@
-"""The command line: `stui-sessions serve | call | bench | schema`."""
+"""The command line: `stui-sessions` and its subcommands, which `main.py` lists."""

@@ -12,14 +12,14 @@ from typing import BinaryIO
 import click
 
 from stui_sessions.cli import files
-from stui_sessions.cli.asking import converse
-from stui_sessions.cli.database import checked, refuse_same
+from stui_sessions.cli.conversing import converse
+from stui_sessions.cli.database import NoLog, checked, refuse_same
 from stui_sessions.cli.target import Failed, Seconds, Target, chosen_target, target_options
 from stui_sessions.cli.words import counted
 from stui_sessions.client import Client
 from stui_sessions.errors import StartError, StorageError
-from stui_sessions.storage import backup as storage_backup
 from stui_sessions.storage.files import beside, refuse_other_kinds
+from stui_sessions.storage.local import backup as storage_backup
 from stui_sessions.storage.lock import FileLock
 
 HELP = """Copy the database of a running server to FILE, whole and as of one moment.
@@ -91,7 +91,7 @@ def _copy(db: Path, new: Path) -> None:
         refuse_other_kinds(db)
         if not db.exists():
             raise Failed(f"{db} does not exist: name the database with --db")
-        storage_backup.copy(db.resolve(), new)
+        storage_backup.copy(db.resolve(), new, NoLog())
     except (StartError, StorageError) as error:
         raise Failed(f"{db}: {error}") from None
 
@@ -105,7 +105,7 @@ async def _receive(client: Client, out: BinaryIO) -> None:
     """All parts of the copy that the server makes, and their checksum."""
     name = (await client.begin_backup()).backup_id
     digest = hashlib.sha256()
-    with files.Progress("backup") as progress:
+    with files.ProgressBar("backup") as progress:
         part = await client.read_backup(name, reply_timeout=COPY_SECONDS)
         while True:
             data = b64decode(part.data)

@@ -10,7 +10,7 @@ import msgspec
 
 from stui_sessions.bench.report import Report
 from stui_sessions.bench.requests import KINDS, parse_mix
-from stui_sessions.bench.run import Bench, Plan, run_quickly
+from stui_sessions.bench.run import Bench, BenchPlan, run_quickly
 from stui_sessions.cli.target import Seconds, Target, Unable, chosen_target, target_options
 from stui_sessions.cli.words import counted
 from stui_sessions.client.errors import ClientError, SessionServerError
@@ -29,7 +29,7 @@ Exit code: 0 when all went well, 1 when there were error replies, 2 when it coul
 _SIZE = click.IntRange(0, 64 * 1024 * 1024)
 
 
-class Progress:
+class ProgressLine:
     """One line on stderr that is written over and over; nothing where stderr is no terminal."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ def bench(
 ) -> None:
     """Run it and print the report."""
     target = chosen_target(host, port, unix)
-    plan = Plan(
+    plan = BenchPlan(
         host=target.host,
         port=target.port,
         unix=target.unix,
@@ -99,8 +99,8 @@ def bench(
     context.exit(_run(plan, target, as_json))
 
 
-def _run(plan: Plan, target: Target, as_json: bool) -> int:
-    running = Bench(plan, Progress().say)
+def _run(plan: BenchPlan, target: Target, as_json: bool) -> int:
+    running = Bench(plan, ProgressLine().say)
     try:
         report = _measured(running)
     except SessionServerError as error:
@@ -127,7 +127,7 @@ def _measured(running: Bench) -> Report | None:
             click.echo(f"stui-sessions: {counted(left, 'session')} could not be closed; they will expire", err=True)
 
 
-def _show(report: Report, plan: Plan, target: Target, as_json: bool) -> None:
+def _show(report: Report, plan: BenchPlan, target: Target, as_json: bool) -> None:
     if as_json:
         settings = {k: v for k, v in msgspec.structs.asdict(plan).items() if k not in ("host", "port", "unix")}
         document = {"target": str(target), "settings": settings, **msgspec.to_builtins(report)}

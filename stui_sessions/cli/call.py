@@ -16,7 +16,7 @@ from stui_sessions.cli.parameters import Parameters
 from stui_sessions.cli.target import Seconds, Target, Unable, chosen_target, reason, target_options
 from stui_sessions.client.core import MAX_REPLY_BYTES, Reply, read_reply, request_line
 from stui_sessions.client.errors import ProtocolViolation
-from stui_sessions.protocol.commands import COMMANDS
+from stui_sessions.commands import REGISTRY
 from stui_sessions.protocol.framing import OVERFLOW, LineFramer
 from stui_sessions.protocol.schema import parameter_schemas
 
@@ -76,7 +76,7 @@ def _receive(sock: socket.socket, deadline: float) -> tuple[bytes, Reply]:
 
 
 def _complete_command(context: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(c.name, help=c.summary) for c in COMMANDS.values() if c.name.startswith(incomplete)]
+    return [CompletionItem(c.name, help=c.summary) for c in REGISTRY if c.name.startswith(incomplete)]
 
 
 def _complete_parameter(context: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -86,10 +86,10 @@ def _complete_parameter(context: click.Context, option: click.Parameter, incompl
     click drops the sign, there is a lone "mode" (which is never right, so that it can be nothing else).
     """
     before = list(context.params.get("parameters") or ())
-    command = context.params.get("command")
-    if command not in COMMANDS:
+    command = context.params.get("command") or ""
+    if command not in REGISTRY:
         return []
-    schemas = parameter_schemas(command)
+    schemas = parameter_schemas(REGISTRY[command])
     name, equals, value = incomplete.partition("=")
     if incomplete == "" and before and before[-1] in schemas:
         return _values(schemas[before[-1]], "", "")

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from stui_sessions.cli.files import Progress
+from stui_sessions.cli.files import ProgressBar
 from stui_sessions.cli.target import Failed
 from stui_sessions.errors import StartError, StorageError
-from stui_sessions.storage import backup
+from stui_sessions.storage.local import backup
 
 
 class NoLog:
@@ -20,7 +20,7 @@ class NoLog:
 
 def checked(copy: Path, name: Path) -> int:
     """How many sessions are in a copy, once all of it is checked; Failed, with `name` for it, if it is not good."""
-    with Progress("check") as progress:
+    with ProgressBar("check") as progress:
         try:
             return backup.verify(copy, NoLog(), progress.reached)
         except (StartError, StorageError) as error:

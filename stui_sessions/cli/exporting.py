@@ -5,7 +5,9 @@ stdout took nothing more.
 """
 
 import asyncio
+import contextlib
 import sys
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,12 +16,12 @@ import msgspec
 from msgspec import Raw, Struct
 
 from stui_sessions.cli import files
-from stui_sessions.cli.asking import converse
+from stui_sessions.cli.conversing import converse
 from stui_sessions.cli.streams import OutputError
 from stui_sessions.cli.target import Failed, Seconds, chosen_target, target_options
 from stui_sessions.cli.words import counted
 from stui_sessions.client import Client
-from stui_sessions.sessions.lifecycle import STATUS_NAMES
+from stui_sessions.domain.lifecycle import STATUS_NAMES
 
 HELP = """Write sessions to FILE, one line of JSON for each; without FILE, or with -, to stdout.
 
@@ -107,27 +109,33 @@ def _to_file(file: Path, write: Any) -> int:
 async def _export(client: Client, filters: dict[str, Any], statuses: list[str], out: BinaryIO) -> int:
     """Write all sessions that are meant; how many there were."""
     count = 0
-    with files.Progress("export", None if filters else await _number_of(client, statuses)) as progress:
+    with files.ProgressBar("export", None if filters else await _number_of(client, statuses)) as progress:
         for status in statuses:
-            words = {**filters, "status": status, "limit": PAGE}
-            reply = await client.call_raw("export_sessions", **words)
-            while True:
-                page = _decode_page(reply)
-                # The server looks for the next page while this one is written.
-                more = page.next_cursor and asyncio.ensure_future(
-                    client.call_raw("export_sessions", **words, cursor=page.next_cursor)
-                )
-                if more:
-                    await asyncio.sleep(0)
-                if page.sessions:
-                    out.write(b"\n".join((*page.sessions, b"")))
-                count += len(page.sessions)
-                progress.reached(count)
-                if not more:
-                    break
-                reply = await more
+            async with contextlib.aclosing(_pages(client, {**filters, "status": status, "limit": PAGE})) as pages:
+                async for sessions in pages:
+                    if sessions:
+                        out.write(b"\n".join((*sessions, b"")))
+                    count += len(sessions)
+                    progress.reached(count)
         out.flush()
     return count
+
+
+async def _pages(client: Client, words: dict[str, Any]) -> AsyncGenerator[list[Raw], None]:
+    """The pages of one export; the server looks for the next one while this one is written."""
+    reply = await client.call_raw("export_sessions", **words)
+    while True:
+        page = _decode_page(reply)
+        if not page.next_cursor:
+            yield page.sessions
+            return
+        more = asyncio.ensure_future(client.call_raw("export_sessions", **words, cursor=page.next_cursor))
+        try:
+            await asyncio.sleep(0)  # the request goes out
+            yield page.sessions
+            reply = await more
+        finally:
+            more.cancel()  # not needed where this page could not be written
 
 
 async def _number_of(client: Client, statuses: list[str]) -> int:

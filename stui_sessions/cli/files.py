@@ -54,7 +54,7 @@ def create(path: Path) -> int:
     return fd
 
 
-class Progress:
+class ProgressBar:
     """A bar on stderr, if that is a terminal and the work takes longer than a moment."""
 
     def __init__(self, label: str, length: int | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -17,14 +17,14 @@ import click
 import msgspec
 from msgspec import Raw, Struct
 
-from stui_sessions.cli.asking import converse
-from stui_sessions.cli.files import Progress
+from stui_sessions.cli.conversing import converse
+from stui_sessions.cli.files import ProgressBar
 from stui_sessions.cli.target import Failed, Seconds, Unable, chosen_target, target_options
 from stui_sessions.cli.words import counted
 from stui_sessions.client import Client
 from stui_sessions.client.errors import ServerRuntimeError, SessionServerError
+from stui_sessions.client.results import ImportResult
 from stui_sessions.protocol.records import ExportRow
-from stui_sessions.protocol.results import ImportResult
 
 HELP = """Read sessions from FILE, as `export` wrote them; without FILE, or with -, from stdin.
 
@@ -65,7 +65,7 @@ class Line(Struct):
     error: str = ""
 
 
-class Tally(Struct):
+class ImportCounts(Struct):
     """What has come of the lines so far."""
 
     imported: int = 0
@@ -98,7 +98,7 @@ class Tally(Struct):
         return f"{counts}, {counted(self.errors, 'error')}"
 
 
-class Stopped(Exception):
+class StoppedAtError(Exception):
     """No more is to be imported."""
 
 
@@ -130,11 +130,11 @@ def import_(
     """Send batch after batch."""
     target = chosen_target(host, port, unix)
     source = _opened(file)
-    tally = Tally()
+    counts = ImportCounts()
     begun: list[Import] = []
 
     async def work(client: Client) -> str:
-        begun.append(Import(client, source, on_conflict, strict, tally))
+        begun.append(Import(client, source, on_conflict, strict, counts))
         return await begun[0].run()
 
     try:
@@ -142,13 +142,13 @@ def import_(
             stopped = converse(target, timeout, work)
     except BaseException:
         if begun:
-            tally.conclude()
+            counts.conclude()
             click.echo(f"what came of the lines after {begun[0].done:,} is not known", err=True)
         raise
-    tally.conclude()
+    counts.conclude()
     if stopped:
         raise Failed(stopped)
-    context.exit(1 if tally.errors else 0)
+    context.exit(1 if counts.errors else 0)
 
 
 def _opened(file: Path) -> BinaryIO:
@@ -168,7 +168,7 @@ def _opened(file: Path) -> BinaryIO:
 class Import:
     """One import: batches go out in the order of the lines, several at a time."""
 
-    def __init__(self, client: Client, source: BinaryIO, on_conflict: str, strict: bool, tally: Tally) -> None:
+    def __init__(self, client: Client, source: BinaryIO, on_conflict: str, strict: bool, counts: ImportCounts) -> None:
         self._client = client
         self._source = source
         self._on_conflict = on_conflict
@@ -176,7 +176,7 @@ class Import:
         # What is sent together is decided together: nothing may stand behind a line that is perhaps refused.
         self._batch_rows = 1 if strict else BATCH_ROWS
         self._in_flight = 1 if strict else IN_FLIGHT
-        self._tally = tally
+        self._counts = counts
         self._sent: deque[tuple[list[Line], asyncio.Task[None]]] = deque()
         self._read = 0
         self.done = 0
@@ -185,12 +185,12 @@ class Import:
     async def run(self) -> str:
         """Import everything; why it stopped before the end, or ""."""
         try:
-            with Progress("import", _size(self._source)) as progress:
+            with ProgressBar("import", _size(self._source)) as progress:
                 for batch in self._batches():
                     await self._room(self._in_flight, progress)
                     self._sent.append((batch, asyncio.ensure_future(self._send(batch))))
                 await self._room(1, progress)
-        except Stopped as stopped:
+        except StoppedAtError as stopped:
             return str(stopped)
         except OSError as error:
             if isinstance(error, ConnectionError | TimeoutError):
@@ -201,7 +201,7 @@ class Import:
                 task.cancel()
         return ""
 
-    async def _room(self, most: int, progress: Progress) -> None:
+    async def _room(self, most: int, progress: ProgressBar) -> None:
         """Wait until fewer than `most` batches are under way, and tell what came of the others, in their order."""
         await asyncio.sleep(0)  # what was begun goes out
         while len(self._sent) >= most or (self._sent and self._sent[0][1].done()):
@@ -210,12 +210,14 @@ class Import:
             self._sent.popleft()
             for line in batch:
                 if line.error:
-                    self._tally.tell(line.number, line.error)
+                    self._counts.tell(line.number, line.error)
             self.done = batch[-1].number
             self._read += sum(len(line.row) + 1 for line in batch)
             progress.reached(self._read)
-            if self._strict and self._tally.errors:
-                raise Stopped(f"stopped at an error: the lines up to {self.done:,} are imported but for those told")
+            if self._strict and self._counts.errors:
+                raise StoppedAtError(
+                    f"stopped at an error: the lines up to {self.done:,} are imported but for those told"
+                )
 
     def _batches(self) -> Iterator[list[Line]]:
         """All lines in pieces that are not too large."""
@@ -245,7 +247,7 @@ class Import:
         except (SessionServerError, ValueError) as refused:  # ValueError: half a surrogate pair cannot even be sent
             await self._send_halves(lines, refused)
             return
-        self._tally.add(result)
+        self._counts.add(result)
         for failure in result.errors:
             lines[failure.row].error = f"{failure.error} [{failure.error_code}]"
 

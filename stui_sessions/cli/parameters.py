@@ -14,8 +14,9 @@ import click
 import msgspec
 from msgspec import Raw
 
-from stui_sessions.protocol.commands import COMMANDS
-from stui_sessions.protocol.schema import Schema, is_text, parameter_schemas
+from stui_sessions.commands import REGISTRY
+from stui_sessions.protocol.schema import is_text, parameter_schemas
+from stui_sessions.protocol.schemadiff import Schema
 
 MAX_QUOTE = 60
 
@@ -33,7 +34,7 @@ class Parameters:
     """One request's parameters, gathered from the command line.  Everything here raises click.UsageError."""
 
     def __init__(self, command: str, read_stdin: Callable[[], bytes] | None = None) -> None:
-        self._schemas = parameter_schemas(command) if command in COMMANDS else {}
+        self._schemas = parameter_schemas(REGISTRY[command]) if command in REGISTRY else {}
         self._read_stdin = read_stdin or sys.stdin.buffer.read
         self._stdin_taken = False
         self._texts: dict[str, Raw] = {}

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import click
 
-from stui_sessions.cli.database import checked, refuse_same
+from stui_sessions.cli.database import NoLog, checked, refuse_same
 from stui_sessions.cli.files import refuse_existing, written_whole
 from stui_sessions.cli.target import Failed
 from stui_sessions.cli.words import counted
 from stui_sessions.config import SettingsError, check_database_place, database_path, load_settings
 from stui_sessions.config.values import printable
 from stui_sessions.errors import StartError, StorageError
-from stui_sessions.storage import backup, files, schema
+from stui_sessions.storage import files
 from stui_sessions.storage.border import is_damage
+from stui_sessions.storage.local import backup, schema, segments
 from stui_sessions.storage.lock import FileLock
 
 HELP = """Put the backup FILE in the place of the database. The server that uses it must be stopped.
@@ -29,7 +30,7 @@ HELP = """Put the backup FILE in the place of the database. The server that uses
 
 FILE is checked first, each session in it too. A database that is there is left as it is without --force. It is
 replaced in one step: whatever happens meanwhile, either the old one is there or the new one. A copy of a stopped
-server's database file can be restored too; keep its -wal file, if there is one, beside it.
+server's database file can be restored too; keep its -wal file and its .log directory, if there are any, beside it.
 
 Exit code: 0 for a success, 1 when the database was left as it was, 2 for wrong settings or usage."""
 
@@ -87,11 +88,14 @@ def _restore(file: Path, path: Path, force: bool) -> int:
         files.refuse_orphan_wal(path)
     with written_whole(path, force=force) as new:
         try:
-            backup.copy(file.resolve(), new)
-        except StorageError as error:
+            backup.copy(file.resolve(), new, NoLog())
+        except (StartError, StorageError) as error:
             raise Failed(f"{file} is no good backup: {error}") from None
         count = checked(new, file)
         _merge_log(path)
+    # The server's own log, too, is of use with the old database alone.  It cannot meet the new
+    # one, which has another identity, so it may stay until the step is done.
+    segments.remove_all(segments.directory_of(path))
     return count
 
 

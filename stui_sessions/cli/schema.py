@@ -1,18 +1,22 @@
-"""`stui-sessions schema`: the protocol as JSON Schema, as the reference part of protocol.md, or locked."""
+"""`stui-sessions schema`: the protocol as JSON Schema, as the reference in protocol.md, as client code, or locked."""
 
 from pathlib import Path
 
 import click
 import msgspec
 
+from stui_sessions import client as client_package
 from stui_sessions import protocol
+from stui_sessions.commands import REGISTRY
+from stui_sessions.commands.stubs import methods, results
 from stui_sessions.protocol.lock import changes, check, fits
 from stui_sessions.protocol.reference import reference, write_reference
-from stui_sessions.protocol.schema import Schema, contract
+from stui_sessions.protocol.schema import contract
+from stui_sessions.protocol.schemadiff import Schema
 
 HELP = """Print the protocol as one JSON Schema document (draft 2020-12): commands, results, envelope, error codes.
 
-All of it is made from the server's own table of commands; a message of either side is valid against it."""
+All of it is made from the server's own registry of commands; a message of either side is valid against it."""
 
 LOCK_HELP = """Compare with the locked copy in the package (protocol/contract.json), and write the copy anew if
 protocol_version fits what has changed; else tell each change and the version that would be right."""
@@ -20,7 +24,11 @@ protocol_version fits what has changed; else tell each change and the version th
 UNRELEASED_HELP = """With --lock: write the copy whatever has changed. For a version that has not been released: no
 client was written for it, so it may still change under its number."""
 
+CLIENT_HELP = """Write the client's methods and result types (client/commands.py, client/results.py) into the package
+anew."""
+
 LOCKED = Path(protocol.__file__).with_name("contract.json")
+CLIENT = Path(client_package.__file__).parent
 
 
 @click.command(help=HELP, short_help="Print the protocol as JSON Schema or as reference.")
@@ -30,30 +38,43 @@ LOCKED = Path(protocol.__file__).with_name("contract.json")
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Write the reference into this file, between its two markers, and print nothing.",
 )
+@click.option("--client", is_flag=True, help=CLIENT_HELP)
 @click.option("--lock", is_flag=True, help=LOCK_HELP)
 @click.option("--unreleased", is_flag=True, help=UNRELEASED_HELP)
-def schema(markdown: bool, write: Path | None, lock: bool, unreleased: bool) -> None:
+def schema(markdown: bool, write: Path | None, client: bool, lock: bool, unreleased: bool) -> None:
     """Make and print it."""
     if unreleased and not lock:
         raise click.UsageError("--unreleased says how to --lock, and means nothing without it")
-    if lock and (markdown or write):
-        raise click.UsageError("--lock goes with neither --markdown nor --write")
-    if lock:
+    if (lock or client) and (markdown or write or (lock and client)):
+        raise click.UsageError("--lock, --client and --markdown or --write are three things, to be done one at a time")
+    if client:
+        write_client(CLIENT)
+    elif lock:
         write_lock(LOCKED, unreleased)
     elif write is not None:
         try:
-            write.write_text(write_reference(write.read_text("utf-8")), "utf-8")
+            write.write_text(write_reference(REGISTRY, write.read_text("utf-8")), "utf-8")
         except ValueError as error:
             raise click.UsageError(f"{write}: {error}") from None
     elif markdown:
-        click.echo(reference(), nl=False)
+        click.echo(reference(REGISTRY), nl=False)
     else:
-        click.echo(pretty(contract()))
+        click.echo(pretty(contract(REGISTRY)))
+
+
+def write_client(directory: Path) -> None:
+    """Write the generated files of the client; raises ClickException."""
+    for name, text in (("commands.py", methods(REGISTRY)), ("results.py", results(REGISTRY))):
+        try:
+            (directory / name).write_text(text, "utf-8")
+        except OSError as error:
+            raise click.ClickException(f"cannot write {directory / name}: {error.strerror}") from None
+        click.echo(f"{directory / name} is written")
 
 
 def write_lock(path: Path, unreleased: bool) -> None:
     """Write the locked copy; raises ClickException where the version does not fit what has changed."""
-    current = contract()
+    current = contract(REGISTRY)
     if path.exists() and not unreleased:
         locked = read_lock(path)
         if not fits(locked, current):

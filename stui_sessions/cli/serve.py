@@ -75,7 +75,7 @@ def start(config: Path | None, **flags: object) -> None:
 
 def _run(settings: Settings, config: Path | None, flags: dict[str, object]) -> int:
     # Here, so that --help and refusals need not load the event loop, the store and the logs.
-    from stui_sessions.server.app import run
+    from stui_sessions.app import run
 
     def reload() -> tuple[Settings, list[str]]:
         # Against the settings of the start: what needs a restart has not changed since, and the rest is replaced.

@@ -41,7 +41,7 @@ def _open_closed_descriptors() -> None:
     """Have something at 0, 1 and 2: what is opened later would land there, and libuv aborts when it closes that.
 
     /dev/null is opened the wrong way round, so that reading from a closed stdin and writing to a closed stdout
-    fail as they should.  A closed stderr takes everything: there is nobody to tell.
+    fail as they should.  A closed stderr takes everything: there is nowhere to tell of a failure.
     """
     for descriptor, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from stui_sessions.client.asking import DEFAULT, REMOVE
+from stui_sessions.client.arguments import DEFAULT, REMOVE
 from stui_sessions.client.errors import (
     ClientError,
     ConnectionLost,

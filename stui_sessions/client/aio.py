@@ -14,15 +14,14 @@ from collections.abc import Generator
 from types import TracebackType
 from typing import Any
 
-from stui_sessions.client.asking import DEFAULT, Default, Seconds
+from stui_sessions.client.arguments import DEFAULT, Default, Seconds
 from stui_sessions.client.commands import Commands
 from stui_sessions.client.connection import Connection
 from stui_sessions.client.core import MAX_REPLY_BYTES, Reply
-from stui_sessions.client.transfer import Transfer
 from stui_sessions.config import Address, find_server
 
 
-class Client(Commands, Transfer):
+class Client(Commands):
     """A connected client; made by `connect`.  Each command is a method, see `stui_sessions.client.commands`.
 
     Every call raises `ClientError` (see `stui_sessions.client.errors`), and TypeError or ValueError for

@@ -29,7 +29,7 @@ class Connection(asyncio.Protocol):
         self._flushing = False
         self._paused = False
         self._lost: ClientError | None = None
-        self.gone: asyncio.Future[None] = self._loop.create_future()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
         """Done when the connection has ended."""
 
     # -- asyncio's side
@@ -58,8 +58,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         reason = exc or "the server closed it"
         self.fail(ConnectionLost(f"the connection to {self._address} is lost: {reason}"))
-        if not self.gone.done():
-            self.gone.set_result(None)
+        if not self.ended.done():
+            self.ended.set_result(None)
 
     # -- the client's side
 
@@ -108,10 +108,10 @@ class Connection(asyncio.Protocol):
         """End the connection and wait until it has ended; calls in flight raise ConnectionLost."""
         self.fail(ConnectionLost(f"the connection to {self._address} was closed by this client"))
         if self._transport.get_write_buffer_size():
-            # Only requests that nobody waits for any more; a server that does not read would keep us here.
+            # Unsent requests, whose calls have failed by now; a server that does not read would keep us here.
             self._transport.abort()
         self._transport.close()
-        await asyncio.shield(self.gone)
+        await asyncio.shield(self.ended)
 
     def _settle(self, id: int, outcome: Reply | ClientError) -> None:
         # An outcome, never `set_exception`: asyncio would complain of one whose call was cancelled meanwhile.

@@ -101,7 +101,7 @@ class ClientCore:
         sent = self._sent
         if reply.id is None:
             return None if reply.ends_connection or not sent else sent.popleft()
-        # Ids grow and replies come in order: whatever is older will not be answered any more.
+        # Ids grow and replies come in order, so older requests will get no reply.
         while sent and sent[0] <= reply.id:
             sent.popleft()
         return reply.id

@@ -32,7 +32,7 @@ PATH = r"[^\x00]*"
 HOST = r"[^\s\x00-\x1f\x7f]*"
 # Only what can match a client id.  A glob that can match none ("acme corp*", half of "[a,b]" cut at its comma)
 # would leave a deny list open without a word.
-GLOB = r"(?:[A-Za-z0-9._:@*?-]|\[!?[A-Za-z0-9._:@-]+\])+"
+GLOB = r"(?:[A-Za-z0-9._:@/+=%~*?-]|\[!?[A-Za-z0-9._:@/+=%~-]+\])+"
 
 RELOAD = True
 """For `_about`: applied by SIGHUP, without a restart."""
@@ -145,7 +145,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     # What one peer may cost.
     max_message_bytes: Annotated[
         int, _about("Longest request line.", unit="bytes", reload=RELOAD, ge=256, le=LARGEST_MESSAGE)
-    ] = MIB
+    ] = 2 * MIB
     max_state_bytes: Annotated[
         int,
         _about("Size of the four objects of one session together.", unit="bytes", reload=RELOAD, ge=64,
@@ -269,7 +269,7 @@ class Setting(Struct, frozen=True):
             case "choice":
                 return "one of " + ", ".join(self.choices)
             case "list":
-                return "a list of client id globs: letters, digits, . _ : @ - and * ? [abc] [!abc]"
+                return "a list of client id globs: letters, digits, . _ : @ - / + = % ~ and * ? [abc] [!abc]"
             case _:
                 return "a path without NUL, in UTF-8" if self.path else "a text without spaces and control characters"
 

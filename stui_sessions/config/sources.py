@@ -29,7 +29,7 @@ LARGEST_FILE = MIB
 """Bytes; a longer file is no settings file, and is not read into memory to find that out."""
 
 
-class Layer(Struct):
+class Source(Struct):
     """What one source says, and what is wrong with it."""
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -45,16 +45,16 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], confi
     Raises `SettingsError` with one line for each problem of every source; rules between settings are checked
     once each of them is right.
     """
-    environment = _environment_layer(environ)
-    file = _file_layer(config, environ)
-    flagged = _layer({k: v for k, v in flags.items() if v is not None}, _flag_label, _nearest_flag, text=True)
-    layers = (file, environment, flagged)
+    environment = _environment_source(environ)
+    file = _file_source(config, environ)
+    flagged = _source({k: v for k, v in flags.items() if v is not None}, _flag_label, _nearest_flag, text=True)
+    sources = (file, environment, flagged)
     values: dict[str, Any] = {}
-    for layer in layers:
-        values.update(layer.values)
-    _refuse([problem for layer in layers for problem in layer.problems])
+    for source in sources:
+        values.update(source.values)
+    _refuse([problem for source in sources for problem in source.problems])
     if "max_timeout" in values and "open_timeout" not in values:
-        # Or a server with a smaller `max_timeout` would not start any more for a setting that it never named.
+        # Otherwise a smaller `max_timeout` would be refused for a setting that was never given.
         values["open_timeout"] = min(SETTINGS["open_timeout"].default, values["max_timeout"])
     settings = Settings(**values)
     _refuse(broken_rules(settings))
@@ -81,21 +81,21 @@ def _refuse(problems: list[str]) -> None:
         raise SettingsError("\n".join(problems))
 
 
-def _layer(
+def _source(
     raw: Mapping[str, object], label: Callable[[str], str], unknown: Callable[[str], str], *, text: bool
-) -> Layer:
+) -> Source:
     """`raw` checked value by value.  `label` names source and setting, `unknown` says what a wrong name may mean."""
-    layer = Layer()
+    source = Source()
     for name, value in raw.items():
         setting = SETTINGS.get(name)
         if setting is None:
-            layer.problems.append(f"{label(name)}: there is no such setting{unknown(name)}")
+            source.problems.append(f"{label(name)}: there is no such setting{unknown(name)}")
             continue
         try:
-            layer.values[name] = parse(setting, value, text=text)
+            source.values[name] = parse(setting, value, text=text)
         except Invalid as problem:
-            layer.problems.append(f"{label(name)}: {problem}")
-    return layer
+            source.problems.append(f"{label(name)}: {problem}")
+    return source
 
 
 def _nearest(name: str) -> str:
@@ -121,7 +121,7 @@ def _nearest_flag(name: str) -> str:
 # Environment.
 
 
-def _environment_layer(environ: Mapping[str, str]) -> Layer:
+def _environment_source(environ: Mapping[str, str]) -> Source:
     """The variables that begin with the prefix, whatever their case; all others are not ours."""
     raw: dict[str, object] = {}
     for variable, value in environ.items():
@@ -129,7 +129,7 @@ def _environment_layer(environ: Mapping[str, str]) -> Layer:
             suffix = variable[len(ENV_PREFIX) :]
             # Only capitals name a setting, so that one setting has one variable.
             raw[suffix.lower() if variable.isupper() else variable] = value
-    return _layer(raw, _environment_label, _nearest_variable, text=True)
+    return _source(raw, _environment_label, _nearest_variable, text=True)
 
 
 def _environment_label(name: str) -> str:
@@ -148,15 +148,15 @@ def _nearest_variable(name: str) -> str:
 # File.
 
 
-def _file_layer(config: Path | None, environ: Mapping[str, str]) -> Layer:
+def _file_source(config: Path | None, environ: Mapping[str, str]) -> Source:
     try:
         path = environment_file(environ) if config is None else config.expanduser()
         if path is None:
-            return Layer()
+            return Source()
         table = read_table(path, f" (from environment {CONFIG_ENV})" if config is None else "")
     except SettingsError as problem:
-        return Layer(problems=[str(problem)])
-    return _table_layer(table, _name(path))
+        return Source(problems=[str(problem)])
+    return _table_source(table, _name(path))
 
 
 def environment_file(environ: Mapping[str, str]) -> Path | None:
@@ -197,7 +197,7 @@ def _name(path: Path) -> str:
 def _regular_file(path: Path) -> bytes | None:
     """The file up to the largest that is taken and one byte; None if it is a pipe or a device.
 
-    These could keep a running server waiting for ever; nor does opening one wait for somebody who writes.
+    To read these, or to open a FIFO without a writer, could keep a running server waiting for ever.
     """
     with open(path, "rb", opener=_open_at_once) as file:
         return file.read(LARGEST_FILE + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
@@ -207,7 +207,7 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
-def _table_layer(table: Mapping[str, object], name: str) -> Layer:
+def _table_source(table: Mapping[str, object], name: str) -> Source:
     def label(key: str) -> str:
         return f"{name}: {key if key in SETTINGS else quote(key)}"
 
@@ -219,4 +219,4 @@ def _table_layer(table: Mapping[str, object], name: str) -> Layer:
             return "; the file is flat: write the settings without tables"
         return f" (found {shown(table[key])}); see serve --help"
 
-    return _layer(table, label, unknown, text=False)
+    return _source(table, label, unknown, text=False)

@@ -11,27 +11,27 @@ import msgspec
 from msgspec import Raw
 
 from stui_sessions.errors import CODES
-from stui_sessions.protocol.explain import find_command
-from stui_sessions.protocol.results import DescribeResult
-from stui_sessions.protocol.schema import PROTOCOL_VERSION, Schema, contract
+from stui_sessions.protocol.registry import Registry
+from stui_sessions.protocol.schema import contract
+from stui_sessions.protocol.schemadiff import Schema
 
 _PREFIX = "#/$defs/"
 
 
-@cache  # of names that are none nothing is kept: those raise
-def describe(command: str | None = None) -> DescribeResult:
-    """The answer to `describe`; raises Refusal if there is no such command."""
-    document = contract() if command is None else command_contract(find_command(command).name)
-    return DescribeResult(PROTOCOL_VERSION, Raw(msgspec.json.encode(document)))
+@cache  # a name that no command has raises, so it takes no room here
+def describe(registry: Registry, command: str | None = None) -> Raw:
+    """The text of the contract, or of what belongs to one command; raises Refusal if there is no such command."""
+    document = contract(registry) if command is None else command_contract(registry, registry.find(command).name)
+    return Raw(msgspec.json.encode(document))
 
 
-def command_contract(name: str) -> Schema:
+def command_contract(registry: Registry, name: str) -> Schema:
     """The part of the contract about one command, complete in itself.
 
     Its `parameters` and `result` are schemas; what they refer to is in its own `$defs`.  The errors are
     those of the command alone: what any request can be answered with is the same for all.
     """
-    document = contract()
+    document = contract(registry)
     definitions, entry = document["$defs"], document["commands"][name]
     # That of the request, because it has the rules between parameters too.
     parameters = _inlined(definitions[f"{name}.request"]["properties"]["parameters"], definitions)

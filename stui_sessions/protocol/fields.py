@@ -1,7 +1,8 @@
-"""The types of parameters and results: what a value may be, and what it means.
+"""The types that parameters and results share: what a value may be, and what it means.
 
 One description for each, which the reference part of protocol.md and the JSON
-Schema repeat.
+Schema repeat.  What an error says was expected follows from the type, unless
+`extra` says it in better words (`expected`).
 """
 
 from typing import Annotated, Literal
@@ -18,8 +19,18 @@ MAX_TTL = 3_155_760_000
 
 MIN_PREFIX = 6
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}\Z"
-_NAME = "1 to 128 of `A-Z a-z 0-9 . _ : @ -`, the first a letter or a digit"
+LAST_MS = 253_402_300_799_999
+"""The end of the year 9999, in milliseconds: instants on the wire have years of four digits."""
+
+NAME_PATTERN = r"^[A-Za-z0-9/~][A-Za-z0-9._:@/+=%~-]{0,255}\Z"
+_NAME = "1 to 256 of `A-Z a-z 0-9 . _ : @ / + = % ~ -`, the first a letter, a digit, `/` or `~`"
+_NAME_EXPECTED = {"expected": "a string of " + _NAME.replace("`", "")}
+
+
+def says(expected: str) -> dict[str, str]:
+    """For `Meta(extra=…)`: what an error says was expected, where that says more than the type does."""
+    return {"expected": expected}
+
 
 # --- names ---
 
@@ -36,8 +47,8 @@ OwnSessionId = Annotated[
         "Without it the server makes one.",
     ),
 ]
-ClientId = Annotated[str, Meta(pattern=NAME_PATTERN, description=f"The client's name: {_NAME}.")]
-UserId = Annotated[str, Meta(pattern=NAME_PATTERN, description=f"The user's name: {_NAME}.")]
+ClientId = Annotated[str, Meta(pattern=NAME_PATTERN, description=f"The client's name: {_NAME}.", extra=_NAME_EXPECTED)]
+UserId = Annotated[str, Meta(pattern=NAME_PATTERN, description=f"The user's name: {_NAME}.", extra=_NAME_EXPECTED)]
 ExternalId = Annotated[
     str,
     Meta(min_length=1, max_length=256, description="A name of your own, unique among one user's live sessions."),
@@ -50,14 +61,13 @@ Title = Annotated[
         max_length=MAX_TITLE_SENT,
         description=f"A title for people: at most {MAX_TITLE} characters, once control characters, zero-width spaces "
         "and byte order marks are removed and blanks at the ends are trimmed.",
+        extra=says(f"a string of 1 to {MAX_TITLE} characters that can be seen"),
     ),
 ]
+CleanTitle = Annotated[str, Meta(min_length=1, max_length=MAX_TITLE, description="Its title.")]
+"""A title as it is stored."""
 Tags = Annotated[
     list[Tag], Meta(max_length=MAX_TAGS, description=f"Up to {MAX_TAGS} tags of 1 to 64 characters; each counts once.")
-]
-BackupId = Annotated[str, Meta(min_length=1, max_length=64, description="The copy, as `begin_backup` named it.")]
-CommandName = Annotated[
-    str, Meta(min_length=1, description="The command to describe; without it, the whole contract is the answer.")
 ]
 JsonObject = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
 
@@ -67,8 +77,7 @@ Timeout = Annotated[
     int,
     Meta(
         ge=1,
-        description="Seconds without use after which the session expires; at most the setting `max_timeout`, "
-        "and without it the setting `default_timeout`.",
+        description="Seconds without use after which the session expires; at most the setting `max_timeout`.",
     ),
 ]
 Ttl = Annotated[
@@ -102,5 +111,6 @@ InspectorState = Annotated[JsonObject, Meta(description="What the inspector show
 ObjectRegistry = Annotated[JsonObject, Meta(description="Objects by name; `{}` when nothing was saved.")]
 
 STATE_OBJECTS = ("session_state", "workspace_context", "inspector_state", "object_registry")
-JSON_OBJECTS = ("state_data", *STATE_OBJECTS, "metadata")
-"""Parameters whose value is a JSON object that is kept as its text."""
+
+NAMING = ("session_id", "external_id")
+"""The two ways to name a session that is there; one of them is needed."""

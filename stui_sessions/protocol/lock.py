@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from stui_sessions.protocol.schemadiff import Change, Comparison, Effect, Schema, Side
+from stui_sessions.protocol.schemadiff import LEFT_OUT_WITH, NOT_ALWAYS, Change, Comparison, Effect, Schema, Side
 
 _RULED = {"$defs", "commands", "universal_errors", "errors", "protocol_version"}
 """Parts of the document that are compared by their meaning."""
@@ -90,17 +90,41 @@ def _command(name: str, locked: Schema, current: Schema) -> list[Change]:
     for side, part in ((Side.SENT, "request"), (Side.RECEIVED, "reply")):
         comparison = Comparison(side, locked["$defs"], current["$defs"])
         comparison.compare(f"{name}.{part}", *(_undescribed(c, c["commands"][name][part]) for c in (locked, current)))
-        found += [_short(name, change) for change in comparison.found]
+        found += [_short(name, _excused(change, name, locked, current)) for change in comparison.found]
     # A client must be ready for a code that it does not know, so one more breaks nothing.
     gained, lost = "can be the answer", "is no longer the answer"
     found += _lists(f"{name}.errors", before["errors"], after["errors"], gained, lost)
     return found + _unruled(name, before, after, _COMMAND_PARTS)
 
 
+def _excused(change: Change, name: str, locked: Schema, current: Schema) -> Change:
+    """`change`, which is an addition where a field is missing only for clients that ask for that.
+
+    They ask with a value of a parameter that the contract did not have before, and that is
+    not the default: no client that was written for it meets a reply without the field.
+    """
+    if change.what != NOT_ALWAYS:
+        return change
+    result = _definition(current, current["commands"][name]["result"])
+    field = result["properties"].get(change.path.removeprefix(f"{name}.reply.result."), {})
+    asked = field.get(LEFT_OUT_WITH, {})
+    before, after = (_definition(c, c["commands"][name]["parameters"])["properties"] for c in (locked, current))
+    if not asked or any(
+        value in before.get(parameter, {}).get("enum", ()) or after[parameter].get("default") == value
+        for parameter, value in asked.items()
+    ):
+        return change
+    return Change(change.path, f"{change.what}, and only if {asked} asks for that, which is new", Effect.ADDITION)
+
+
+def _definition(document: Schema, reference: Schema) -> Schema:
+    definition: Schema = document["$defs"][reference["$ref"].removeprefix("#/$defs/")]
+    return definition
+
+
 def _undescribed(document: Schema, reference: Schema) -> Schema:
     """The definition of a request or a reply; the description of one is the command's summary again."""
-    definition = document["$defs"][reference["$ref"].removeprefix("#/$defs/")]
-    return _without(definition, ["description"])
+    return _without(_definition(document, reference), ["description"])
 
 
 def _short(command: str, change: Change) -> Change:

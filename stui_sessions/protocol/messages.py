@@ -5,16 +5,16 @@ The way of a good request is short; everything that explains a bad one is in
 """
 
 import re
-from typing import Any, Literal, Protocol, TypeGuard, Union
+from collections.abc import Iterable
+from typing import Any, Literal, TypeGuard
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct
 
 from stui_sessions.errors import Refusal
-from stui_sessions.protocol.commands import COMMANDS, Command
 from stui_sessions.protocol.explain import check_id, explain
-from stui_sessions.protocol.jsontext import SHORT_DIGITS, check_text, check_value, decode_any
-from stui_sessions.protocol.parameters import ImportParams, StateText
+from stui_sessions.protocol.jsontext import SHORT_DIGITS, StateText, check_text, check_value, decode_any
+from stui_sessions.protocol.registry import Registry, Request
 
 NULL_ID = Raw(b"null")
 _STRING_ID = (b'{"id":"', b'{"id": "')
@@ -37,41 +37,6 @@ class WireLimits(Struct):
 
     def __post_init__(self) -> None:
         self.short_text = min(2 * self.max_depth, SHORT_DIGITS)
-
-
-class Request(Protocol):
-    """A well-formed request: its id as it came, its command, its parameters.
-
-    One Struct type for each command, told apart by the field `command`, so that a
-    good line is decoded in one step (0.39 us; envelope first, then parameters:
-    0.61 us).  A bad line is looked at again, in `explain.py`.
-    """
-
-    id: Raw
-    command: Command
-    parameters: Any
-
-
-def _request_type(command: Command) -> type[Struct]:
-    fields: list[Any] = [("id", Raw)]
-    if command.required:
-        fields.append(("parameters", command.params))
-    else:
-        fields.append(("parameters", command.params | UnsetType, UNSET))
-    return msgspec.defstruct(
-        command.name,
-        fields,
-        tag_field="command",
-        tag=command.name,
-        forbid_unknown_fields=True,
-        gc=False,
-        namespace={"command": command},
-    )
-
-
-def is_request(item: object) -> TypeGuard[Request]:
-    """`item` is what `decode_request` made of a line."""
-    return isinstance(item, REQUEST_TYPES)
 
 
 class Malformed(Exception):
@@ -106,8 +71,6 @@ class Failure(Struct, gc=False):
 
 Reply = Success | Failure
 
-REQUEST_TYPES = tuple(_request_type(c) for c in COMMANDS.values())
-_decode_line = msgspec.json.Decoder(Union[REQUEST_TYPES]).decode  # noqa: UP007 - made at run time
 _encoder = msgspec.json.Encoder()
 encode_lines = _encoder.encode_lines
 """Encode a list of replies, one line each."""
@@ -118,39 +81,93 @@ def failure(id: Raw, refusal: Refusal, timestamp: str) -> Failure:
     return Failure(id, "error", refusal.text, refusal.error_type, refusal.code, refusal.details, timestamp)
 
 
-def decode_request(line: bytes, limits: WireLimits) -> Request:
-    """The request on `line`; raises Malformed.
+class Codec:
+    """Decodes the lines of requests.  `limits` may be replaced: lines that come afterwards go by the new ones."""
 
-    State objects are handed on as `StateText`, and `parameters` that is left out as
-    if it were empty.  The thorough check of a line costs as much as the rest of its
-    way, so there is a quick proof that it is not needed: there are at least as many
-    colons in a line as keys, so a line with no more colons than the keys we know of
-    names none twice.
-    """
-    try:
-        request: Request = _decode_line(line)
-        command, parameters = request.command, request.parameters
-        if parameters is UNSET:
-            keys, parameters = 2, command.params()
-            request.parameters = parameters
-        else:
-            keys = command.line_keys
-            if command.names_session and parameters.session_id is UNSET and parameters.external_id is UNSET:
-                keys -= 1
-        if command.main_state is not None and (text := getattr(parameters, command.main_state)) is not UNSET:
-            value = decode_any(text)
-            if type(value) is dict:
-                state = StateText(bytes(text), tuple(value))
-                setattr(parameters, command.main_state, state)
-                # A short text is neither too deep nor has it room for a huge integer.
-                keys += 1 + (len(value) if len(state.text) <= limits.short_text else _colons(state.text, value, limits))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _malformed(line, limits.max_depth, error) from None
-    except Refusal as refusal:
-        raise Malformed(readable_id(line, refusal), refusal) from None
-    if line.count(b":") != keys or not line.isascii() or not (line.startswith(_STRING_ID) or _is_plain_id(request)):
-        _check_thoroughly(line, request, limits.max_depth)
-    return request
+    def __init__(self, registry: Registry, limits: WireLimits) -> None:
+        self.registry = registry
+        self.limits = limits
+        self._decode_line = registry.decode_line
+        self._request_types = registry.request_types
+
+    def is_request(self, item: object) -> TypeGuard[Request]:
+        """`item` is what `decode` made of a line."""
+        return isinstance(item, self._request_types)
+
+    def decode(self, line: bytes) -> Request:
+        """The request on `line`; raises Malformed.
+
+        State objects are handed on as `StateText`, and `parameters` that is left out as
+        if it were empty.  The thorough check of a line costs as much as the rest of its
+        way, so there is a quick proof that it is not needed: there are at least as many
+        colons in a line as keys, so a line with no more colons than the keys we know of
+        names none twice.
+        """
+        limits = self.limits
+        try:
+            request = self._decode_line(line)
+            command, parameters = request.command, request.parameters
+            if parameters is UNSET:
+                keys, parameters = 2, command.params()
+                request.parameters = parameters
+            else:
+                keys = command.line_keys
+                if command.names_session and parameters.session_id is UNSET and parameters.external_id is UNSET:
+                    keys -= 1
+            if command.main_state is not None and (text := getattr(parameters, command.main_state)) is not UNSET:
+                value = decode_any(text)
+                if type(value) is dict:
+                    state = StateText(bytes(text), tuple(value))
+                    setattr(parameters, command.main_state, state)
+                    # A short text is neither too deep nor has it room for a huge integer.
+                    is_short = len(state.text) <= limits.short_text
+                    keys += 1 + (len(value) if is_short else _colons(state.text, value, limits))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise self._malformed(line, error) from None
+        except Refusal as refusal:
+            raise Malformed(readable_id(line, refusal), refusal) from None
+        if line.count(b":") != keys or not line.isascii() or not (line.startswith(_STRING_ID) or _is_plain_id(request)):
+            self._check_thoroughly(line, request)
+        return request
+
+    def too_large(self) -> Refusal:
+        """What a line is answered with that is longer than the limit."""
+        limit = self.limits.max_message_bytes
+        return Refusal(
+            "message_too_large", f"a line may be {limit} bytes long; this one is longer, and was discarded", limit=limit
+        )
+
+    def _check_thoroughly(self, line: bytes, request: Request) -> None:
+        """Raise Malformed if the line as a whole breaks a rule that its parts do not show."""
+        command, max_depth = request.command, self.limits.max_depth
+        try:
+            is_shallow = command.inner_texts is not None and _are_shallow(
+                command.inner_texts(request.parameters), max_depth
+            )
+            message = check_text(line, max_depth + command.levels, is_shallow)
+            check_id(message)
+        except Refusal as refusal:
+            raise Malformed(readable_id(line, refusal), refusal) from None
+        for name in command.state_parameters:
+            text = getattr(request.parameters, name)
+            if text is not UNSET:
+                value = message["parameters"][name]
+                if type(value) is not dict:
+                    raise Malformed(readable_id(line), explain(self.registry, message, None))
+                if type(text) is Raw:
+                    setattr(request.parameters, name, StateText(bytes(text), tuple(value)))
+
+    def _malformed(self, line: bytes, error: Exception) -> Malformed:
+        try:
+            message = check_text(line, self.limits.max_depth)
+        except Refusal as refusal:
+            return Malformed(readable_id(line, refusal), refusal)
+        return Malformed(readable_id(line), explain(self.registry, message, error))
+
+
+def _are_shallow(texts: Iterable[bytes], max_depth: int) -> bool:
+    """None of the texts, small as they mostly are, has as many brackets as would be too deep; False proves nothing."""
+    return all(text.count(b"{") + text.count(b"[") < max_depth for text in texts)
 
 
 def _is_plain_id(request: Request) -> bool:
@@ -163,38 +180,6 @@ def _colons(text: bytes, value: dict[str, Any], limits: WireLimits) -> int:
     """The colons in the text of a state object, once it is checked; raises Refusal."""
     check_value(text, value, limits.max_depth, _STATE_LEVEL)
     return text.count(b":")
-
-
-def _check_thoroughly(line: bytes, request: Request, max_depth: int) -> None:
-    """Raise Malformed if the line as a whole breaks a rule that its parts do not show."""
-    try:
-        levels = request.command.levels
-        message = check_text(line, max_depth + levels, levels > 0 and _is_shallow(request.parameters, max_depth))
-        check_id(message)
-    except Refusal as refusal:
-        raise Malformed(readable_id(line, refusal), refusal) from None
-    for name in request.command.state_parameters:
-        text = getattr(request.parameters, name)
-        if text is not UNSET:
-            value = message["parameters"][name]
-            if type(value) is not dict:
-                raise Malformed(readable_id(line), explain(message, None))
-            if type(text) is Raw:
-                setattr(request.parameters, name, StateText(bytes(text), tuple(value)))
-
-
-def _is_shallow(parameters: ImportParams, max_depth: int) -> bool:
-    """None of the rows, small as they mostly are, has as many brackets as would be too deep; False proves nothing."""
-    texts = map(bytes, [row.session for row in parameters.sessions])
-    return all(text.count(b"{") + text.count(b"[") < max_depth for text in texts)
-
-
-def _malformed(line: bytes, max_depth: int, error: Exception) -> Malformed:
-    try:
-        message = check_text(line, max_depth)
-    except Refusal as refusal:
-        return Malformed(readable_id(line, refusal), refusal)
-    return Malformed(readable_id(line), explain(message, error))
 
 
 def readable_id(line: bytes, refusal: Refusal | None = None) -> Raw:

@@ -12,8 +12,9 @@ from msgspec import Meta, Raw, Struct
 
 from stui_sessions.errors import Refusal
 from stui_sessions.protocol.fields import (
+    LAST_MS,
     MAX_SESSION_ID,
-    MAX_TITLE,
+    CleanTitle,
     ClientId,
     ExternalId,
     JsonObject,
@@ -23,10 +24,6 @@ from stui_sessions.protocol.fields import (
 )
 
 CENTURY = 100 * 365 * 86_400
-LAST_MS = 253_402_300_799_999
-"""The end of the year 9999."""
-
-CleanTitle = Annotated[str, Meta(min_length=1, max_length=MAX_TITLE)]
 
 
 def _says(text: str) -> Meta:

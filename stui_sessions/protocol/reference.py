@@ -1,4 +1,4 @@
-"""The reference part of protocol.md, made from the table."""
+"""The reference part of protocol.md, made from the registry."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 
 from stui_sessions.errors import CODES
-from stui_sessions.protocol.commands import COMMANDS, UNIVERSAL_ERRORS, Command
-from stui_sessions.protocol.schema import NULL, Schema, alternatives, contract, needed_choices
+from stui_sessions.protocol.registry import UNIVERSAL_ERRORS, Command, Registry
+from stui_sessions.protocol.schema import NULL, alternatives, contract
+from stui_sessions.protocol.schemadiff import Schema
 
 Definitions = dict[str, Schema]
 
@@ -15,20 +16,20 @@ BEGIN = "<!-- reference: begin -->"
 END = "<!-- reference: end -->"
 
 
-def write_reference(text: str) -> str:
+def write_reference(registry: Registry, text: str) -> str:
     """`text` (protocol.md) with what is between the two markers written anew; raises ValueError without them."""
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise ValueError(f"the text has no place for the reference: one line {BEGIN} and, below it, one {END}")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{reference()}\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{reference(registry)}\n{END}{after}"
 
 
-def reference() -> str:
+def reference(registry: Registry) -> str:
     """The commands and the error codes, in Markdown; headings begin at the third level."""
-    definitions = contract()["$defs"]
+    definitions = contract(registry)["$defs"]
     told: dict[str, str] = {}
-    sections = [_command(command, definitions, told) for command in COMMANDS.values()]
+    sections = [_command(command, definitions, told) for command in registry]
     return "\n\n".join([*sections, _codes()]) + "\n"
 
 
@@ -89,7 +90,7 @@ def _parameters(command: Command, definitions: Definitions) -> str:
 
 
 def _required(command: Command, name: str) -> str:
-    for names in needed_choices(command):
+    for names in command.one_of:
         if name in names:
             return "this or " + _any_of([f"`{other}`" for other in names if other != name])
     return "yes" if name in command.required else "no"
@@ -150,7 +151,7 @@ def _array(schema: Schema) -> str:
 
 
 def _object(schema: Schema) -> str:
-    """The name of the type of a value; empty if it is no object of the table."""
+    """The name of the type of a value; empty if it is no object of the contract."""
     reference: str = schema.get("$ref", "")
     return reference.rpartition("/")[2]
 

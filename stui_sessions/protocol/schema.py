@@ -1,19 +1,15 @@
-"""The table as JSON Schema: the whole contract, made from the types that decode it."""
+"""The registry as JSON Schema: the whole contract, made from the types that decode it."""
 
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from stui_sessions.errors import CODES
-from stui_sessions.protocol.commands import COMMANDS, UNIVERSAL_ERRORS, Command
-from stui_sessions.protocol.records import SessionRecord
-
-Schema = dict[str, Any]
-
-PROTOCOL_VERSION = "1.0.0"
-"""The version of the contract.  What a change asks for is in `lock.py`; a test holds them together."""
+from stui_sessions.protocol.registry import UNIVERSAL_ERRORS, Command, Registry
+from stui_sessions.protocol.schemadiff import LEFT_OUT_WITH, Schema
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ID: Schema = {
@@ -24,39 +20,38 @@ NULL: Schema = {"type": "null"}
 _TIMESTAMP: Schema = {"description": "When the reply was made; UTC, `2025-08-30T10:30:00Z`.", "type": "string"}
 
 
-def contract() -> Schema:
+@cache
+def contract(registry: Registry) -> Schema:
     """Everything a client and a server say to each other, as one JSON Schema document.
 
     A message of either side is valid against the document itself; `commands` and `errors` beside it say
     what belongs to what (other keywords than JSON Schema's own are allowed in a schema, and ignored).
     """
-    definitions = _structs(COMMANDS.values())
-    for command in COMMANDS.values():
+    definitions = _structs(registry, registry.types)
+    for command in registry:
         definitions[f"{command.name}.request"] = _request(command)
         definitions[f"{command.name}.reply"] = _success(command)
-    definitions["request"] = {"oneOf": [_ref(f"{name}.request") for name in COMMANDS]}
+    definitions["request"] = {"oneOf": [_ref(f"{name}.request") for name in registry.names]}
     definitions["error"] = _error()
     # Not oneOf: results may gain fields, so that one reply can fit several of them.
-    definitions["reply"] = {"anyOf": [_ref("error"), *(_ref(f"{name}.reply") for name in COMMANDS)]}
+    definitions["reply"] = {"anyOf": [_ref("error"), *(_ref(f"{name}.reply") for name in registry.names)]}
     return {
         "$schema": _DIALECT,
         "title": "The session protocol of stui_sessions",
         "description": "One message: one JSON object on one line, in UTF-8.",
-        "protocol_version": PROTOCOL_VERSION,
+        "protocol_version": registry.version,
         "oneOf": [_ref("request"), _ref("reply")],
         "$defs": definitions,
-        "commands": {name: _command(command) for name, command in COMMANDS.items()},
+        "commands": {command.name: _command(command) for command in registry},
         "universal_errors": list(UNIVERSAL_ERRORS),
         "errors": msgspec.to_builtins(CODES),
     }
 
 
 @cache
-def parameter_schemas(command: str) -> Mapping[str, Schema]:
-    """The schema of each parameter of a command of the table, by name."""
-    params = COMMANDS[command].params
-    definitions = _structs([COMMANDS[command]])
-    return definitions[params.__name__]["properties"]  # type: ignore[no-any-return]
+def parameter_schemas(command: Command) -> Mapping[str, Schema]:
+    """The schema of each parameter of a command, by name."""
+    return _structs([command])[command.params.__name__]["properties"]  # type: ignore[no-any-return]
 
 
 def alternatives(schema: Schema) -> list[Schema]:
@@ -83,12 +78,18 @@ def _command(command: Command) -> Schema:
     }
 
 
-def _structs(commands: Iterable[Command]) -> dict[str, Schema]:
+def _structs(commands: Iterable[Command], others: Iterable[type[Struct]] = ()) -> dict[str, Schema]:
     """The definitions of the commands' parameters and results, by the names of their types."""
     types = [type for command in commands for type in (command.params, command.result)]
-    types.append(SessionRecord)  # referred to, but decoded on its own
-    _, definitions = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
-    return {name: _portable(schema) for name, schema in definitions.items()}
+    _, definitions = msgspec.json.schema_components([*types, *others], ref_template="#/$defs/{name}")
+    return {name: _optional(_portable(schema)) for name, schema in definitions.items()}
+
+
+def _optional(schema: Schema) -> Schema:
+    """`schema`, in which no field is required that a request may ask to have left out (`LEFT_OUT_WITH`)."""
+    fields = schema.get("properties", {})
+    required = [name for name in schema.get("required", ()) if LEFT_OUT_WITH not in fields[name]]
+    return schema | {"required": required} if "required" in schema else schema
 
 
 def _portable(schema: Any) -> Any:
@@ -108,24 +109,15 @@ def _portable(schema: Any) -> Any:
 
 def _request(command: Command) -> Schema:
     parameters = _ref(command.params.__name__)
-    choices = needed_choices(command)
-    if choices:
-        parameters["allOf"] = [{"anyOf": [{"required": [name]} for name in names]} for names in choices]
+    if command.one_of:
+        parameters["allOf"] = [{"anyOf": [{"required": [name]} for name in names]} for names in command.one_of]
     return {
         "description": command.summary,
         "type": "object",
         "properties": {"id": _ID, "command": {"const": command.name}, "parameters": parameters},
-        "required": ["id", "command", *(["parameters"] if command.required or choices else [])],
+        "required": ["id", "command", *(["parameters"] if command.required or command.one_of else [])],
         "additionalProperties": False,
     }
-
-
-def needed_choices(command: Command) -> list[tuple[str, ...]]:
-    """Parameters of which at least one is needed: rules between them, which a Struct cannot say."""
-    naming = [("session_id", "external_id")] if command.names_session else []
-    # An update saves something.
-    saving = [command.state_parameters] if "state_data" in command.parameters else []
-    return naming + saving
 
 
 def _success(command: Command) -> Schema:

@@ -16,6 +16,11 @@ from msgspec import Struct
 
 Schema = dict[str, Any]
 
+LEFT_OUT_WITH = "x-left-out-with"
+"""Keyword of a field of a result: the parameter, with its value, that asks for it to be left out."""
+
+NOT_ALWAYS = "always there -> not always there"
+
 
 class Effect(IntEnum):
     """What a change does to a client that was written for the contract before it; the greater, the worse."""
@@ -128,7 +133,7 @@ class Comparison:
     def _default(self, path: str, old: Schema, new: Schema) -> None:
         before, after = _shown(old, "default"), _shown(new, "default")
         if before != after:
-            # What is received is there or not; nobody fills it in.
+            # A default has no meaning in what is received: a field is there or not.
             effect = Effect.BREAK if self._side is Side.SENT else Effect.WORDING
             self.note(path, f"default {before} -> {after}", effect)
 
@@ -197,9 +202,14 @@ class Comparison:
         if self._side is Side.SENT:
             what = "optional -> required" if required else "required -> optional"
         else:
-            what = "not always there -> always there" if required else "always there -> not always there"
+            what = "not always there -> always there" if required else NOT_ALWAYS
         breaks = required is (self._side is Side.SENT)
         self.note(path, what, Effect.BREAK if breaks else Effect.ADDITION)
+
+    def _left_out(self, path: str, keyword: str, old: Schema, new: Schema) -> None:
+        """What asks for a field to be left out.  That it may be missing at all is told where it is not required."""
+        if keyword in old and keyword in new and old[keyword] != new[keyword]:
+            self.note(path, f"is left out with {_text(old[keyword])} -> {_text(new[keyword])}", Effect.BREAK)
 
     def _items(self, path: str, keyword: str, old: Schema, new: Schema) -> None:
         self.compare(f"{path}[]", _as_schema(old.get(keyword, True)), _as_schema(new.get(keyword, True)))
@@ -256,6 +266,7 @@ class Comparison:
         "allOf": _rules_together,
         "items": _items,
         "additionalProperties": _others,
+        LEFT_OUT_WITH: _left_out,
     }
 
 

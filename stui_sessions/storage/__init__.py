@@ -1,1 +1,1 @@
-"""Where sessions live when nobody looks."""
+"""Stores: where sessions are kept, behind one contract."""

@@ -1,4 +1,4 @@
-"""Queries that take long: in a thread, and ended when nobody waits for them any more."""
+"""Long queries: run in a thread, and interrupted when their caller is cancelled."""
 
 import asyncio
 from collections.abc import Callable

@@ -18,7 +18,7 @@ HEADER_SIZE = 100
 
 FOUND_DAMAGED = "It is left as it is and never overwritten: restore a backup, or set the file aside with its -wal file"
 
-Found = Literal["new", "unfinished", "ours"]
+FileKind = Literal["new", "unfinished", "ours"]
 
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
@@ -57,7 +57,7 @@ def make_parents(path: Path) -> None:
         missing.append(directory)
         directory = directory.parent
     for directory in reversed(missing):
-        with contextlib.suppress(FileExistsError):  # somebody else was faster
+        with contextlib.suppress(FileExistsError):  # another process was faster
             directory.mkdir(mode=0o700)
         sync_directory(directory.parent)
 
@@ -107,12 +107,14 @@ def tighten(path: Path, log: Log) -> None:
                 log.warning("database_permissions_tightened", file=str(file), was=f"{mode:04o}", now="0600")
         except FileNotFoundError:
             continue
-        except PermissionError:  # somebody else's file that we may write: their decision
+        except PermissionError:  # another user's file that we may write: their decision
             log.warning("database_permissions_not_ours", file=str(file))
 
 
-def inspect_header(path: Path) -> Found:
+def inspect_header(path: Path, newest: int) -> FileKind:
     """What is in the file, judged by its first bytes; StartError if it must not be used.
+
+    `newest` is the newest schema version that is known.
 
     Only while no connection of this process has the file open: closing any
     descriptor of a file drops all POSIX locks that the process has on it.
@@ -134,7 +136,18 @@ def inspect_header(path: Path) -> Found:
             f"{path} is an SQLite database of another program (application id {application:#010x}, "
             f"ours is {APPLICATION_ID:#010x}) and is left as it is: name another file"
         )
+    # Before SQLite opens it: that makes files beside a database which is left to a newer server.
+    refuse_newer(path, int.from_bytes(header[60:64], "big"), newest)
     return "unfinished" if unfinished else "ours"
+
+
+def refuse_newer(path: Path, version: int, newest: int) -> None:
+    """StartError if the tables are of a version that is not known."""
+    if version > newest:
+        raise StartError(
+            f"{path} has schema version {version}, and this server knows up to version {newest}: "
+            "use the server version that wrote it, or name another file"
+        )
 
 
 def refuse_orphan_wal(path: Path) -> None:

@@ -1,152 +1,171 @@
 """A store that forgets everything with the process: for tests and throw-away servers."""
 
-from bisect import bisect_left, bisect_right, insort
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
-from zlib import crc32
 
 from msgspec.structs import replace
 
+from stui_sessions.domain.entities import EMPTY, LIVE, Absent, Entity, Key, Session
+from stui_sessions.domain.finding import (
+    MAX_MATCHES,
+    Answer,
+    Counts,
+    Due,
+    DueFound,
+    DueSession,
+    Found,
+    Listing,
+    Question,
+    Reference,
+)
+from stui_sessions.domain.records import Updated
+from stui_sessions.domain.times import Expiry
 from stui_sessions.errors import StorageError
-from stui_sessions.sessions.finding import MAX_MATCHES, Found, Listing, Reference, Row, Search
-from stui_sessions.sessions.model import CLOSED, DELETED, EMPTY, EXPIRED, LIVE, Record, Removed, Session, Totals
-from stui_sessions.sessions.residents import GroupKey, groups_of
-from stui_sessions.storage.base import Due, Recovered, Stored
-from stui_sessions.storage.replay import Base, Replay
-from stui_sessions.storage.rows import decode_entry, due_at, encode_entry
+from stui_sessions.storage.contract import Batch, Commit, Conflict, LogGone, Opened, Usage
+from stui_sessions.storage.counting import Tally, due_at, is_counted, is_stored, structural
+
+KEPT_BYTES = 16 * 2**20
+"""Of the log, about."""
+
+RECORD_COST = 500
+
+KEPT_VERSIONS = 65_536
+"""Versions of removed entities that are remembered: decisions may still stand on them."""
 
 
 class MemoryStore:
-    """A `SessionStore` in memory.  What it holds survives `close` and `open`, not the process."""
+    """A `Store` in memory.  What it holds survives `close` and `open`, not the process."""
 
     checked = True
 
-    def __init__(self) -> None:
-        self._journal: dict[int, bytes] = {}
-        self._rows: dict[int, Base] = {}
-        self._numbers: dict[str, int] = {}
-        self._groups: dict[GroupKey, dict[int, str]] = {}  # -> number -> id
-        self._due: dict[int, list[tuple[int, int]]] = {LIVE: [], EXPIRED: [], CLOSED: [], DELETED: []}  # sorted
+    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
+        self._entities: dict[Key, Entity] = {}
+        self._removed: dict[Key, int] = {}
+        self._log: deque[tuple[Commit, int]] = deque()
+        self._log_bytes = 0
+        self._kept_bytes = kept_bytes
+        self._state_bytes = 0
+        self._commit = 0
+        self._last_number = 0
+        self._tally = Tally()
+        self._expiry = Expiry()
         self._clean = True
-        self._uncertain_until = 0
         self._is_open = False
 
-    async def open(self) -> Recovered:
-        """See `SessionStore.open`."""
-        replay = Replay()
-        entries = [decode_entry(sequence, crc32(data), data) for sequence, data in self._journal.items()]
-        replay.apply(entries)
-        for number in replay.wanted():
-            replay.put(number, self._rows.get(number))
+    async def open(self) -> Opened:
+        """See `Store.open`."""
         clean, self._clean, self._is_open = self._clean, False, True
-        return Recovered(
-            sequence=replay.sequence,
-            totals=replay.totals,
-            clean=clean,
-            uncertain_until=self._uncertain_until,
-            pending=replay.pending(),
-            pending_bytes=sum(map(len, self._journal.values())),
-        )
+        return Opened(self._commit, self._last_number, clean, 0, self._expiry.uncertain_until)
 
-    async def commit(self, sequence: int, records: Sequence[Record], totals: Totals) -> int:
-        """See `SessionStore.commit`."""
+    async def read(self, keys: Sequence[Key]) -> dict[Key, Entity]:
+        """See `Store.read`."""
         self._refuse_closed()
-        data = encode_entry(sequence, records, totals)
-        self._journal[sequence] = data
-        return len(data)
+        return {key: self._get(key) for key in keys}
 
-    async def load(self, session_ids: Sequence[str]) -> dict[str, Stored]:
-        """See `SessionStore.load`."""
+    def _get(self, key: Key) -> Entity:
+        return self._entities.get(key) or Absent(key)
+
+    async def commit(self, batch: Batch) -> int:
+        """See `Store.commit`."""
         self._refuse_closed()
-        return {session_id: Stored(self._find(session_id)) for session_id in session_ids}
+        if batch.number != self._commit + 1:
+            raise ValueError(f"commit {batch.number} after {self._commit}")
+        stale = [key for key, version in batch.expected.items() if not self._stands(key, version)]
+        if stale:
+            raise Conflict(stale)
+        size = sum(map(_bytes_of, batch.records))
+        keys = [key for key in dict.fromkeys(r.key for r in structural(batch.records)) if is_counted(key)]
+        self._tally.set(self._tally.after([(self._get(key), batch.after[key]) for key in keys]))
+        for entity in batch.after.values():
+            self._put(entity)
+        self._log.append((Commit(batch.number, list(batch.records)), size))
+        self._log_bytes += size
+        while self._log_bytes > self._kept_bytes and len(self._log) > 1:
+            self._log_bytes -= self._log.popleft()[1]
+        self._commit = batch.number
+        return size
 
-    def _find(self, session_id: str) -> Session | None:
-        number = self._numbers.get(session_id)
-        return None if number is None else self._rows[number].session
+    def _stands(self, key: Key, version: int) -> bool:
+        entity = self._entities.get(key)
+        if entity is not None:
+            return entity.version == version
+        return version in (0, self._removed.get(key))
 
-    async def load_groups(self, keys: Sequence[GroupKey]) -> dict[GroupKey, list[str]]:
-        """See `SessionStore.load_groups`."""
+    def _put(self, entity: Entity) -> None:
+        before = self._entities.get(entity.key)
+        if isinstance(before, Session):
+            self._state_bytes -= before.cost
+        if isinstance(entity, Session):
+            self._state_bytes += entity.cost
+            self._last_number = max(self._last_number, entity.number)
+        if not is_stored(entity):
+            self._entities.pop(entity.key, None)
+            if len(self._removed) > KEPT_VERSIONS:
+                self._removed.clear()
+            self._removed[entity.key] = entity.version
+        else:
+            self._entities[entity.key] = entity
+
+    async def query(self, question: Question, now: int) -> Answer:
+        """See `Store.query`.  Looks at everything: this store is for few sessions."""
         self._refuse_closed()
-        return {key: list(self._groups.get(key, {}).values()) for key in keys}
+        if isinstance(question, Counts):
+            return self._tally.totals(question.tenant)
+        sessions = [entity for entity in self._entities.values() if isinstance(entity, Session)]
+        if isinstance(question, Listing):
+            return _listed(question, sessions, self._expiry, now)
+        if isinstance(question, Reference):
+            return _named(question, sessions, self._expiry, now)
+        return _due(question, sessions)
 
-    async def search(self, search: Search) -> Found:
-        """See `SessionStore.search`.  Looks at everything: this store is for few sessions."""
+    async def log(self, since: int) -> AsyncIterator[Commit]:
+        """See `Store.log`."""
         self._refuse_closed()
-        stored = [row.session for row in self._rows.values() if row.session is not None]
-        return _listed(search, stored) if isinstance(search, Listing) else _named(search, stored)
+        while since < self._commit:
+            oldest = self._log[0][0].number
+            if oldest > since + 1:
+                raise LogGone(oldest)
+            commit = self._log[since + 1 - oldest][0]
+            yield commit
+            since = commit.number
 
-    async def snapshot(self, sequence: int, sessions: Sequence[Session | Removed]) -> None:
-        """See `SessionStore.snapshot`."""
+    async def history(self, key: Key, before: int, limit: int) -> list[Commit]:
+        """See `Store.history`."""
         self._refuse_closed()
-        for session in sessions:
-            self._drop(session.number)
-        for session in sessions:
-            if isinstance(session, Session):
-                self._put(sequence, session)
+        found: list[Commit] = []
+        number = self._get(key).commit
+        oldest = self._log[0][0].number if self._log else 0
+        while number and number >= oldest and len(found) < limit:
+            own = [record for record in self._log[number - oldest][0].records if record.key == key]
+            if number < before:
+                found.append(Commit(number, own))
+            number = min(record.previous for record in own)
+        return found
 
-    def _put(self, sequence: int, session: Session) -> None:
-        self._rows[session.number] = Base(sequence, session)
-        self._numbers[session.session_id] = session.number
-        insort(self._due[session.status], (due_at(session), session.number))
-        for key in groups_of(session):
-            self._groups.setdefault(key, {})[session.number] = session.session_id
-
-    def _drop(self, number: int) -> None:
-        row = self._rows.pop(number, None)
-        if row is None or row.session is None:
-            return
-        old = row.session
-        del self._numbers[old.session_id]
-        due = self._due[old.status]
-        del due[bisect_left(due, (due_at(old), number))]
-        for key in groups_of(old):
-            group = self._groups[key]
-            del group[number]
-            if not group:
-                del self._groups[key]
-
-    async def forget(self, sequence: int) -> bool:
-        """See `SessionStore.forget`."""
+    async def flush(self) -> None:
+        """There is no better place."""
         self._refuse_closed()
-        newest = max(self._journal, default=0)
-        for old in [s for s in self._journal if s <= sequence and s < newest]:
-            del self._journal[old]
-        return False
 
-    async def due(self, status: int, before: int, after: tuple[int, int], limit: int) -> list[Due]:
-        """See `SessionStore.due`."""
+    async def note_uncertain(self, at: int) -> None:
+        """See `Store.note_uncertain`."""
         self._refuse_closed()
-        ordered = self._due[status]
-        start = bisect_right(ordered, after)
-        found = [(at, number) for at, number in ordered[start : start + limit] if at <= before]
-        return [self._due_row(at, number) for at, number in found]
-
-    def _due_row(self, at: int, number: int) -> Due:
-        session = self._rows[number].session
-        assert session is not None
-        return Due(number, session.session_id, session.status, at, session.state_bytes)
+        self._expiry.uncertain_until = at
 
     async def copy(self, path: Path) -> None:
         """There is no file to copy."""
         raise StorageError("nothing is on disk, so there is nothing to copy")
 
-    def size(self) -> int:
-        """See `SessionStore.size`: what journal and states take."""
-        return sum(map(len, self._journal.values())) + sum(
-            row.session.state_bytes for row in self._rows.values() if row.session is not None
-        )
-
-    async def mark_unclean(self, at: int) -> None:
-        """See `SessionStore.mark_unclean`."""
-        self._refuse_closed()
-        self._uncertain_until = at
-
     async def check(self) -> None:
         """Memory has no damage to look for."""
         self._refuse_closed()
 
+    def usage(self) -> Usage:
+        """See `Store.usage`: what it takes in memory, about."""
+        return Usage(self._log_bytes + self._state_bytes, 0)
+
     async def close(self, clean: bool) -> None:
-        """See `SessionStore.close`."""
+        """See `Store.close`."""
         if self._is_open:
             self._is_open, self._clean = False, clean
 
@@ -155,29 +174,53 @@ class MemoryStore:
             raise StorageError("the store is closed")
 
 
-def _listed(listing: Listing, sessions: list[Session]) -> Found:
+def _bytes_of(record: object) -> int:
+    """Of a record, about."""
+    if isinstance(record, Updated):
+        objects = (record.session_state, record.workspace_context, record.inspector_state, record.object_registry)
+        return RECORD_COST + sum(len(part) for part in objects if part is not None)
+    return RECORD_COST
+
+
+def _listed(listing: Listing, sessions: Iterable[Session], expiry: Expiry, now: int) -> Found:
     """One page of `sessions`."""
-    places = [(listing.position(s), s) for s in sessions if listing.matches(s)]
+    hidden = listing.status == LIVE and not listing.with_state
+    places = [
+        (listing.position(s), s) for s in sessions if listing.matches(s) and not (hidden and not expiry.is_live(s, now))
+    ]
     if listing.after is not None:
         places = [place for place in places if listing.is_behind(place[0], listing.after)]
     places.sort(key=lambda place: place[0], reverse=listing.descending)
     page = places[: listing.limit]
-    reached = page[-1][0] if page and len(places) > len(page) else None
-    return Found([_row(s, listing.with_state) for _, s in page], reached)
+    following = page[-1][0] if page and len(places) > len(page) else None
+    return Found([s if listing.with_state else _bare(s) for _, s in page], following)
 
 
-def _named(reference: Reference, sessions: list[Session]) -> Found:
-    """The first few that `reference` names, of each kind, or all."""
+def _named(reference: Reference, sessions: Iterable[Session], expiry: Expiry, now: int) -> Found:
+    """The most recently active that `reference` names, of each kind."""
     found: dict[int, Session] = {}
-    r, more = reference, False
-    for kind in (Reference(prefix=r.prefix), Reference(external_id=r.external_id), Reference(title=r.title)):
-        matches = [s for s in sessions if kind.matches(s)]
-        most = len(matches) if r.wide else MAX_MATCHES + 1
-        more = more or len(matches) > most
-        found |= {s.number: s for s in matches[:most]}
-    return Found([_row(s, with_state=False) for s in found.values()], more=more)
+    r, by_activity = reference, sorted(sessions, key=lambda s: (s.active_at, s.number), reverse=True)
+    for kind in (
+        Reference(r.tenant, prefix=r.prefix),
+        Reference(r.tenant, external_id=r.external_id),
+        Reference(r.tenant, title=r.title),
+    ):
+        matches = [s for s in by_activity if kind.matches(s) and (kind.prefix or expiry.is_live(s, now))]
+        found |= {s.number: s for s in matches[: MAX_MATCHES + 1]}
+    return Found([_bare(s) for s in by_activity if s.number in found])
 
 
-def _row(session: Session, with_state: bool) -> Row:
-    bare = replace(session, session_state=EMPTY, workspace_context=EMPTY, inspector_state=EMPTY, object_registry=EMPTY)
-    return Row(session if with_state else bare, session.state_bytes)
+def _due(question: Due, sessions: Iterable[Session]) -> DueFound:
+    found = [
+        DueSession(s.key, due_at(s), s.number, s.state_bytes)
+        for s in sessions
+        if s.status == question.status and due_at(s) <= question.before and (due_at(s), s.number) > question.after
+    ]
+    found.sort(key=lambda due: (due.due_at, due.number))
+    return DueFound(found[: question.limit])
+
+
+def _bare(s: Session) -> Session:
+    return replace(
+        s, session_state=EMPTY, workspace_context=EMPTY, inspector_state=EMPTY, object_registry=EMPTY, keys=None
+    )

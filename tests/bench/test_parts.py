@@ -9,7 +9,7 @@ from stui_sessions.bench.histogram import Histogram
 from stui_sessions.bench.load import Lane, Load, errors_among
 from stui_sessions.bench.requests import KINDS, Kind, parse_mix, state_text
 from stui_sessions.client import ConnectionLost, SessionServerError
-from stui_sessions.protocol.commands import COMMANDS
+from stui_sessions.commands import REGISTRY
 from tests.client.fake_server import error_line
 
 
@@ -58,12 +58,12 @@ def test_bursts_are_valid_requests(name: str, size: int) -> None:
         assert request["command"] == command
         parameters = request.get("parameters", {})
         assert not parameter or parameters[parameter] in subjects
-        assert set(COMMANDS[command].required) <= set(parameters)
+        assert set(REGISTRY[command].required) <= set(parameters)
 
 
 def test_the_kinds_are_commands() -> None:
     for command, parameter in KINDS.values():
-        assert not parameter or parameter in COMMANDS[command].parameters
+        assert not parameter or parameter in REGISTRY[command].parameters
 
 
 @pytest.mark.parametrize("size", [11, 12, 200])

@@ -7,7 +7,7 @@ import pytest
 
 from stui_sessions.bench.population import Population
 from stui_sessions.client import Client, CreateResult, DeleteResult, SessionError, SessionServerError, StatisticsResult
-from stui_sessions.protocol.results import RemovedCounts, ServerStatistics, StatusCounts, SweeperStatistics
+from stui_sessions.client.results import Limits, RemovedCounts, ServerStatistics, StatusCounts, SweeperStatistics
 
 
 class StrictClient:
@@ -24,7 +24,8 @@ class StrictClient:
 
     async def get_session_statistics(self) -> StatisticsResult:
         nothing = StatusCounts(0, 0, 0, 0), RemovedCounts(), SweeperStatistics(), ServerStatistics()
-        return StatisticsResult(0, 0, self._told, 3600, 300, *nothing)
+        limits = Limits(*[0] * len(Limits.__struct_fields__))
+        return StatisticsResult(0, 0, self._told, 3600, 300, *nothing, limits)
 
     async def create_session(self, client_id: str, **options: Any) -> CreateResult:
         self.asked += 1

@@ -2,20 +2,20 @@
 
     python -m tests.benchmarks.backup [--sessions 200000] [--pipeline 16]
 
-Fills a database through the store itself, has `stui-sessions bench` update without
+Fills a database, has `stui-sessions bench` update without
 a pause on 50 connections, and takes a `stui-sessions backup` meanwhile.  Prints
 the report of the one and the words of the other.  Loopback only.
 """
 
 import argparse
-import asyncio
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from tests.benchmarks.finding import fill
+from tests.benchmarks.filling import fill
+from tests.benchmarks.finding import findable
 from tests.support.server import ServerProcess
 
 SECONDS = 15
@@ -28,7 +28,7 @@ def main() -> None:
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as tmp:
         server = ServerProcess(Path(tmp), "--create-rate", "0")
-        asyncio.run(fill(Path(server.db), a.sessions))
+        fill(Path(server.db), findable(a.sessions))
         with server:
             command = [sys.executable, "-m", "stui_sessions"]
             where = ["--port", str(server.port)]

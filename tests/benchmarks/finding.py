@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.finding [--sessions 1000000] [--seconds 5] [--connections 10]
 
-Fills a database through the store itself, then asks a real server: the latency
+Fills a database, then asks a real server: the latency
 (p50, p99, longest) of each kind of question at so many connections, one question
 in flight on each; and the rate of updates of one more connection, alone and while
 another process asks 100 questions a second.  Loopback only.
@@ -16,15 +16,13 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import structlog
-
-from stui_sessions.sessions.model import About, Session, Totals
-from stui_sessions.storage.sqlite import SqliteStore
+from stui_sessions.domain.entities import About, Session, SessionData
+from tests.benchmarks.filling import fill, live
 from tests.benchmarks.million import session_id
 from tests.support.server import ServerProcess
 
@@ -37,19 +35,14 @@ def stored(number: int, count: int, now: int) -> Session:
     """Five sessions for a client, two clients for a user; used at random instants of the last hour."""
     at = now - (number * 7919 % count) * 3_000_000 // count
     about = About(f"u{number // 10}", f"ext-{number}", f"Notebook {number}", ("even" if number % 2 == 0 else "odd",))
-    return Session(number, session_id(number), f"c{number // 5}", at, at, at, 86_400, session_state=STATE, about=about)
+    client = f"c{number // 5}"
+    return live(SessionData(number, session_id(number), client, at, at, at, 86_400, session_state=STATE, about=about))
 
 
-async def fill(path: Path, count: int) -> None:
-    """A database of `count` live sessions."""
+def findable(count: int) -> Iterator[Session]:
+    """`count` live sessions with everything that they can be found by."""
     now = time.time_ns() // 1_000_000
-    store = SqliteStore(path, durability="normal", clock=lambda: now, log=structlog.get_logger())
-    await store.open()
-    await store.commit(1, [], Totals(count, count // 5 + 1, count))
-    for first in range(1, count + 1, 256):
-        await store.snapshot(1, [stored(n, count, now) for n in range(first, min(first + 256, count + 1))])
-        await store.forget(1)
-    await store.close(clean=True)
+    return (stored(n, count, now) for n in range(1, count + 1))
 
 
 def questions(count: int, choose: random.Random) -> dict[str, Callable[[], tuple[str, Parameters]]]:
@@ -128,7 +121,7 @@ async def main() -> None:
     with tempfile.TemporaryDirectory() as tmp:
         server = ServerProcess(Path(tmp), "--max-sessions-per-client", "1000")
         begun = time.monotonic()
-        await fill(Path(server.db), a.sessions)
+        fill(Path(server.db), findable(a.sessions))
         print(
             f"{a.sessions} sessions written in {time.monotonic() - begun:.1f} s, {server.db.stat().st_size >> 20} MiB"
         )

@@ -2,11 +2,11 @@
 
     python -m tests.benchmarks.million [--sessions 1000000] [--seconds 60] [--connections 50] [--pipeline 16]
 
-Fills a database through the store itself, then asks a real server: the time from
+Fills a database, then asks a real server: the time from
 starting the process to the first reply; resident memory while random sessions of
 all of them are restored and updated; update throughput with random sessions of
-all of them, as a ratio to the same load on 20,000 sessions (the two servers in
-turn, three rounds, the median ratio).  Loopback only.
+all of them, as a ratio to the same load on 20,000 sessions, in bursts and one at a
+time (the two servers in turn, three rounds, the median ratio).  Loopback only.
 """
 
 import argparse
@@ -16,12 +16,11 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import structlog
-
-from stui_sessions.sessions.model import Session, Totals
-from stui_sessions.storage.sqlite import SqliteStore
+from stui_sessions.domain.entities import Session, SessionData
+from tests.benchmarks.filling import fill, live
 from tests.support.server import ServerProcess
 
 SMALL = 20_000
@@ -36,19 +35,12 @@ def client_id(number: int) -> str:
     return f"c{(number - 1) // 5}"
 
 
-async def fill(path: Path, count: int) -> None:
-    """A database of `count` live sessions, five for each client, each with a small state."""
+def small_sessions(count: int) -> Iterator[Session]:
+    """`count` live sessions, five for each client, each with a small state."""
     now = time.time_ns() // 1_000_000
-    store = SqliteStore(path, durability="normal", clock=lambda: now, log=structlog.get_logger())
-    await store.open()
     text = json.dumps(STATE).encode()
-    await store.commit(1, [], Totals(count, (count + 4) // 5, count))
-    for first in range(1, count + 1, 256):
-        numbers = range(first, min(first + 256, count + 1))
-        rows = [Session(n, session_id(n), client_id(n), now, now, now, 86_400, session_state=text) for n in numbers]
-        await store.snapshot(1, rows)
-        await store.forget(1)
-    await store.close(clean=True)
+    for n in range(1, count + 1):
+        yield live(SessionData(n, session_id(n), client_id(n), now, now, now, 86_400, session_state=text))
 
 
 def line(command: str, number: int) -> bytes:
@@ -88,6 +80,18 @@ def first_reply(server: ServerProcess) -> float:
     return time.monotonic() - begun
 
 
+async def compared(small: int, large: int, sessions: int, connections: int, pipeline: int) -> float:
+    """The rate of updates of random sessions among so many, as a part of that among few; the median of three."""
+    ratios = []
+    for _ in range(3):
+        update = ["update_session_state"]
+        of_small = await load(small, update, SMALL, 5, connections, pipeline)
+        of_large = await load(large, update, sessions, 5, connections, pipeline)
+        ratios.append(of_large / of_small)
+        print(f"updates/s: {SMALL} sessions {of_small:.0f}, {sessions} sessions {of_large:.0f}", flush=True)
+    return statistics.median(ratios)
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sessions", type=int, default=1_000_000)
@@ -100,7 +104,7 @@ async def main() -> None:
         for server, count in ((large, a.sessions), (small, SMALL)):
             server.directory.mkdir()
             begun = time.monotonic()
-            await fill(Path(server.db), count)
+            fill(Path(server.db), small_sessions(count))
             print(f"{count} sessions written in {time.monotonic() - begun:.1f} s, {server.db.stat().st_size >> 20} MiB")
         with large, small:
             large.kill()
@@ -110,14 +114,9 @@ async def main() -> None:
             mixed = ["restore_session", "update_session_state"]
             rate = await load(large.port, mixed, a.sessions, a.seconds, a.connections, a.pipeline)
             print(f"{rate:.0f} restores and updates/s over all; resident memory {large.rss() >> 20} MiB", flush=True)
-            ratios = []
-            for _ in range(3):
-                update = ["update_session_state"]
-                of_small = await load(small.port, update, SMALL, 5, a.connections, a.pipeline)
-                of_large = await load(large.port, update, a.sessions, 5, a.connections, a.pipeline)
-                ratios.append(of_large / of_small)
-                print(f"updates/s: {SMALL} sessions {of_small:.0f}, {a.sessions} sessions {of_large:.0f}", flush=True)
-            print(f"median ratio {statistics.median(ratios):.2f}; resident memory {large.rss() >> 20} MiB")
+            for pipeline in (a.pipeline, 1):
+                ratio = await compared(small.port, large.port, a.sessions, a.connections, pipeline)
+                print(f"median ratio at {a.connections} x {pipeline}: {ratio:.2f}; {large.rss() >> 20} MiB", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,47 +2,36 @@
 
     python -m tests.benchmarks.transfer [--sessions 100000] [--state-bytes 400] [--rounds 3]
 
-Fills a database through the store itself, starts a server on it, and measures `stui-sessions export`
+Fills a database, starts a server on it, and measures `stui-sessions export`
 and `stui-sessions import` from start to end, the processes' own starts included.  Compares what the
 second server exports with what the first one did.  Loopback only.
 """
 
 import argparse
-import asyncio
 import json
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import structlog
-
-from stui_sessions.sessions.model import About, Session, Totals
-from stui_sessions.storage.sqlite import SqliteStore
+from stui_sessions.domain.entities import About, Session, SessionData
+from tests.benchmarks.filling import fill, live
+from tests.benchmarks.million import session_id
 from tests.support.server import ServerProcess
 
 
-async def fill(path: Path, count: int, state_bytes: int) -> None:
-    """A database of `count` live sessions, five for each client."""
+def notes(count: int, state_bytes: int) -> Iterator[Session]:
+    """`count` live sessions, five for each client."""
     now = time.time_ns() // 1_000_000
-    store = SqliteStore(path, durability="normal", clock=lambda: now, log=structlog.get_logger())
-    await store.open()
     state = {"cursor": {"line": 12, "column": 40}, "open": ["a.py", "b.py"], "text": ""}
     state["text"] = "x" * max(0, state_bytes - len(json.dumps(state)))
     text = json.dumps(state).encode()
-    await store.commit(1, [], Totals(count, (count + 4) // 5, count))
-    for first in range(1, count + 1, 256):
-        rows = [
-            Session(
-                n, f"session_{n}_1735567800_{n:039d}", f"c{(n - 1) // 5}", now, now, now, 86_400,
-                session_state=text, about=About(title=f"Notes {n}", tags=("draft",)),
-            )
-            for n in range(first, min(first + 256, count + 1))
-        ]  # fmt: skip
-        await store.snapshot(1, rows)
-        await store.forget(1)
-    await store.close(clean=True)
+    for n in range(1, count + 1):
+        about = About(title=f"Notes {n}", tags=("draft",))
+        client = f"c{(n - 1) // 5}"
+        yield live(SessionData(n, session_id(n), client, now, now, now, 86_400, session_state=text, about=about))
 
 
 def timed(server: ServerProcess, *arguments: str) -> float:
@@ -63,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as tmp:
         source = ServerProcess(Path(tmp) / "source")
         source.directory.mkdir()
-        asyncio.run(fill(Path(source.db), a.sessions, a.state_bytes))
+        fill(Path(source.db), notes(a.sessions, a.state_bytes))
         first, second = Path(tmp) / "first.jsonl", Path(tmp) / "second.jsonl"
         with source:
             for round in range(a.rounds):

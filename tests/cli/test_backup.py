@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from stui_sessions.storage import files, schema
+from stui_sessions.storage import files
+from stui_sessions.storage.local import schema
 from tests.conftest import StartServer
 from tests.support.load import SERVER_ARGS, Load
 from tests.support.server import ServerProcess, environment
@@ -349,4 +350,4 @@ def test_a_server_stops_in_the_middle_of_a_backup(server: ServerProcess) -> None
     assert [p.name for p in Path(server.db).parent.iterdir() if "backup" in p.name] == []
     with closing(schema.connect(Path(server.db), "ro")) as connection:
         assert schema.quick_check(connection) == []
-    assert files.inspect_header(Path(server.db)) == "ours"
+    assert files.inspect_header(Path(server.db), schema.SCHEMA_VERSION) == "ours"

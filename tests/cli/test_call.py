@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from stui_sessions.cli.call import call
 from stui_sessions.cli.main import main
 from stui_sessions.cli.parameters import Parameters
-from stui_sessions.protocol.commands import COMMANDS
+from stui_sessions.commands import REGISTRY
 from tests.support.canned import CannedServer
 from tests.support.server import ServerProcess, environment
 
@@ -337,13 +337,13 @@ def completions(*words: str) -> list[str]:
 
 
 def test_commands_are_completed() -> None:
-    assert completions("") == list(COMMANDS)
+    assert completions("") == REGISTRY.names
     assert completions("re") == ["restore_session", "resolve_session", "read_backup"]
     assert completions("und") == ["undelete_session"]
 
 
 def test_parameters_are_completed_once_each() -> None:
-    assert completions("create_session", "") == [f"{name}=" for name in COMMANDS["create_session"].parameters]
+    assert completions("create_session", "") == [f"{name}=" for name in REGISTRY["create_session"].parameters]
     assert completions("update_session_state", "session_id=x", "s") == ["state_data="]
     assert completions("update_session", "title:=null", "t") == ["tags=", "timeout=", "ttl_seconds="]
     assert completions("of_the_future", "s") == []

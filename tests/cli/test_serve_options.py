@@ -45,10 +45,9 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch) -> App:
     made = App()
-    module: Any = ModuleType("stui_sessions.server.app")
+    module: Any = ModuleType("stui_sessions.app")
     module.run = made.run
-    monkeypatch.setitem(sys.modules, "stui_sessions.server", ModuleType("stui_sessions.server"))
-    monkeypatch.setitem(sys.modules, "stui_sessions.server.app", module)
+    monkeypatch.setitem(sys.modules, "stui_sessions.app", module)
     return made
 
 

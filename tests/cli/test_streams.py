@@ -99,6 +99,21 @@ def test_output_that_does_not_arrive_is_told_in_one_line(
         assert before == []
 
 
+@pytest.mark.parametrize("redirection", ["> /dev/full", "| head -c 1"])
+def test_an_export_that_ends_early_leaves_no_request_behind(server: ServerProcess, redirection: str) -> None:
+    """The next page is asked for while one is written: nobody must complain that its reply was not wanted."""
+    with server.connect() as client:
+        for n in range(5):
+            client.result("create_session", client_id="large", session_state={"text": "x" * 900_000, "n": n})
+    words = f"{sys.executable} -m stui_sessions export --port {server.port}"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {words} {redirection}"], env=server.env, capture_output=True, text=True,
+        timeout=60,
+    )  # fmt: skip
+    reason = "No space left on device" if "full" in redirection else "Broken pipe"
+    assert (done.returncode, done.stderr) == (2, f"stui-sessions: stdout cannot be written: {reason}\n")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("redirection", ["<&-", "2>&-", "2>/dev/full"])
 def test_without_stdin_or_stderr_a_command_does_what_it_does_with_them(

@@ -293,7 +293,7 @@ async def test_a_refused_connection_says_why_at_the_first_call() -> None:
         await fake.refuse(None, "RuntimeError", "too_many_connections", limit=1)
         await fake.hang_up()
         async with asyncio.timeout(10):
-            await client._connection.gone
+            await client._connection.ended
         with pytest.raises(SessionServerError) as raised:
             await client.ping()
         assert raised.value.code == "too_many_connections"
@@ -328,7 +328,7 @@ async def test_something_else_than_our_server_is_a_violation(data: bytes) -> Non
         assert [type(error) for error in await outcomes(*calls)] == [ProtocolViolation] * 2
         assert client.closed
         async with asyncio.timeout(10):
-            await client._connection.gone  # nothing more of what it says is wanted
+            await client._connection.ended  # nothing more of what it says is wanted
 
 
 async def test_nothing_is_left_unretrieved(caplog: pytest.LogCaptureFixture) -> None:
@@ -338,7 +338,7 @@ async def test_nothing_is_left_unretrieved(caplog: pytest.LogCaptureFixture) -> 
         calls = [start(client.ping()) for _ in range(3)]
         await fake.request()
         await fake.hang_up()
-        await client._connection.gone
+        await client._connection.ended
         for call in calls:
             call.cancel()
         await outcomes(*calls)

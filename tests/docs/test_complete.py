@@ -5,11 +5,12 @@ from urllib.parse import unquote
 
 import pytest
 
+from stui_sessions.commands import REGISTRY
+from stui_sessions.commands.lists import Summary
 from stui_sessions.config import SETTINGS
 from stui_sessions.errors import CODES
-from stui_sessions.protocol.commands import COMMANDS, Command
 from stui_sessions.protocol.reference import reference
-from stui_sessions.protocol.results import Summary
+from stui_sessions.protocol.registry import Command
 from tests.docs.markdown import ROOT, anchors, between, links, read, section, table
 
 PROTOCOL = read("protocol.md")
@@ -25,10 +26,10 @@ def names(text: str) -> set[str]:
 
 
 def test_the_reference_is_in_step() -> None:
-    assert REFERENCE.strip() == reference().strip(), "run: stui-sessions schema --write protocol.md"
+    assert REFERENCE.strip() == reference(REGISTRY).strip(), "run: stui-sessions schema --write protocol.md"
 
 
-@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+@pytest.mark.parametrize("command", REGISTRY, ids=lambda c: c.name)
 def test_every_command_is_documented(command: Command) -> None:
     assert command.name in names(PROSE), "there is no prose about it"
     text = section(REFERENCE, f"`{command.name}`")
@@ -41,8 +42,8 @@ def test_every_command_is_documented(command: Command) -> None:
 
 
 def test_every_parameter_and_result_field_is_in_the_prose_too() -> None:
-    fields = {field for command in COMMANDS.values() for field in command.result.__struct_fields__}
-    fields |= {name for command in COMMANDS.values() for name in command.parameters}
+    fields = {field for command in REGISTRY for field in command.result.__struct_fields__}
+    fields |= {name for command in REGISTRY for name in command.parameters}
     fields |= set(Summary.__struct_fields__)
     assert fields - names(PROSE) == set()
 
@@ -67,7 +68,7 @@ def test_defaults_in_the_prose_are_the_real_ones() -> None:
     said = re.findall(r"`(\w+)`[^`(]{0,60}\(([^()`]*?) by default\)", PROSE)
     found = {name: value for name, value in said if name in SETTINGS}
     assert len(found) >= 6
-    spoken = {"seven days": 604_800, "30 seconds": 30, "1 MiB": 1024 * 1024}
+    spoken = {"seven days": 604_800, "30 days": 2_592_000, "30 seconds": 30, "1 MiB": 1024**2, "2 MiB": 2 * 1024**2}
     for name, value in found.items():
         assert (spoken[value] if value in spoken else int(value)) == SETTINGS[name].default, name
 

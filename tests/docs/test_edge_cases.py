@@ -245,13 +245,17 @@ CASES: dict[str, list[Case | Kept]] = {
         session_id(r'"\u0000"'),
         lambda t: session_id(f'"{t.session} "'),
     ],
-    "`client_id` with a space, a slash, a newline at its end, `é`, or of 129 characters": [
+    "`client_id` with a space, a backslash, a newline at its end, `é`, or of 257 characters": [
         client_id("a b"),
-        client_id("a/b"),
+        client_id("a\\b"),
         client_id("a\n"),
         client_id("é"),
         client_id("-a"),
-        client_id("x" * 129),
+        client_id("x" * 257),
+    ],
+    "`client_id` that is a path: `/home/me/x+y=z%20~`": [
+        client_id("/home/me/x+y=z%20~"),
+        client_id("~/" + "x" * 254),
     ],
     '`timeout` of `true`, `"60"`, `60.0` or `6e1`': [
         create('"timeout": true'),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stui_sessions.protocol.commands import COMMANDS
+from stui_sessions.commands import REGISTRY
 from tests.docs.markdown import Fence, fences, read
 from tests.docs.matching import Names
 from tests.support.line_client import LineClient
@@ -55,7 +55,7 @@ def test_the_example_is_true(outcomes: list[AssertionError | None], number: int)
 
 def test_every_command_has_an_example() -> None:
     shown = "".join(example.body for example in EXAMPLES)
-    assert not [name for name in COMMANDS if f'"command": "{name}"' not in shown]
+    assert not [name for name in REGISTRY.names if f'"command": "{name}"' not in shown]
 
 
 def test_no_example_is_outside_the_convention() -> None:

@@ -18,6 +18,7 @@ from stui_sessions import client
 from stui_sessions.cli.main import main
 from stui_sessions.client import errors
 from stui_sessions.config import SETTINGS, load_settings, settings_table
+from stui_sessions.domain.entities import EXTERNAL, OWNER, SESSION
 from stui_sessions.errors import CODES
 from tests.conftest import StartServer
 from tests.docs.markdown import ROOT, between, fences, read, section, table
@@ -242,13 +243,18 @@ def test_the_completion_line(shell_env: dict[str, str]) -> None:
 
 # Logs.
 
-EVENT = re.compile(r"""\b(?:(?:_?log|logger)\.(?:warning|error)|_warn)\(\s*"([^"]+)\"""")
+EVENT = re.compile(r"""\b(?:(?:_?log|logger)\.(?:warning|error)|_warn)\(\s*(f?)"([^"]+)\"""")
+KINDS = (SESSION, OWNER, EXTERNAL)
+"""Of entities: some events begin with that of the one they are about."""
 
 
 def test_every_warning_is_documented() -> None:
     """Every event at warning or error that the server can log has a row, and every row is such an event."""
     sources = (path.read_text() for path in (ROOT / "stui_sessions").rglob("*.py"))
-    logged = {event for source in sources for event in EVENT.findall(source)}
+    found = [match for source in sources for match in EVENT.findall(source)]
+    logged = {event for formatted, event in found if not formatted}
+    logged |= {event.replace("{key[1]}", kind) for formatted, event in found if formatted for kind in KINDS}
+    assert not [event for event in logged if "{" in event]
     rows = [event for row in table(section(README, "Logs")) for event in re.findall(r"`([^`]+)`", row[0])]
     assert len(rows) == len(set(rows)), "an event has two rows"
     assert set(rows) - {"storage.recovered"} == logged
@@ -270,7 +276,8 @@ def test_every_figure_can_be_seen_again() -> None:
     performance = section(README, "Performance")
     modules = re.findall(r"-m (tests\.benchmarks\.\w+)", performance)
     files = (ROOT / "tests" / "benchmarks").glob("[a-z]*.py")
-    assert sorted(modules) == sorted(f"tests.benchmarks.{file.stem}" for file in files)
+    commands = [file.stem for file in files if "__main__" in file.read_text()]
+    assert sorted(modules) == sorted(f"tests.benchmarks.{name}" for name in commands)
     runs = re.findall(r"(STUI_TEST_\w+)=\d+ python -m pytest -s (\S+\.py)", performance)
     assert len(runs) == 4
     for variable, path in runs:

@@ -11,8 +11,8 @@ from zlib import crc32
 
 import pytest
 
-from stui_sessions.protocol.commands import COMMANDS
-from stui_sessions.sessions.lifecycle import AFTER, GONE, STATUS_NAMES
+from stui_sessions.commands import REGISTRY
+from stui_sessions.domain.lifecycle import AFTER, REMOVED, STATUS_NAMES
 from tests.docs.markdown import read, section, table
 from tests.support.line_client import LineClient
 from tests.support.server import ServerProcess
@@ -37,7 +37,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LineClient]:
 def test_the_states_are_those_of_the_code() -> None:
     rows = table(section(PROTOCOL, "Ending and keeping"))
     drawn = {row[0].split("`")[1]: [cell.strip("`") for cell in row[1:]] for row in rows}
-    names = {**dict(enumerate(STATUS_NAMES)), GONE: "gone"}
+    names = {**dict(enumerate(STATUS_NAMES)), REMOVED: "removed"}
     assert drawn == {
         event: [outcome if isinstance(outcome, str) else names[outcome] for outcome in leads.values()]
         for event, leads in AFTER.items()
@@ -134,9 +134,9 @@ def test_what_an_import_does_with_a_taken_id(client: LineClient) -> None:
         assert not told[mode]["errors"]
 
 
-# Names, and what is said of a session.
+# Names and labels of a session.
 
-ROWS = dict(table(section(PROTOCOL, "What names a session, and what is said of it")))
+ROWS = dict(table(section(PROTOCOL, "What names a session, and its labels")))
 Ask = Callable[[LineClient], dict[str, Any]]
 CASES: dict[str, list[Ask]] = {}
 
@@ -155,7 +155,7 @@ def new(client: LineClient, **parameters: Any) -> str:
     return str(client.result("open_session", resume=False, **{"client_id": "rules", **parameters})["session_id"])
 
 
-NAMING = [name for name, command in COMMANDS.items() if command.names_session]
+NAMING = [c.name for c in REGISTRY if c.names_session]
 MORE: dict[str, dict[str, Any]] = {
     "update_session_state": {"state_data": {}},
     "update_session_title": {"title": "x"},
@@ -287,6 +287,38 @@ def _(client: LineClient) -> dict[str, Any]:
     return live
 
 
+@case("`open_session` with `revive` and the id of an expired session of the same user and client")
+def _(client: LineClient) -> dict[str, Any]:
+    id = in_state(client, "expired", client_id="rules")
+    reply = client.request("open_session", client_id="rules", session_id=id, revive=True)
+    assert (reply["result"]["session_id"], reply["result"]["session_revived"]) == (id, True)
+    return reply
+
+
+for status in ("closed", "deleted"):
+    case("The same, where it is closed, deleted, or another owner's")(
+        lambda c, status=status: c.request(
+            "open_session", client_id="rules", session_id=in_state(c, status, client_id="rules"), revive=True
+        )
+    )
+case("The same, where it is closed, deleted, or another owner's")(
+    lambda c: c.request(
+        "open_session", client_id="rules", session_id=in_state(c, "expired", client_id="others"), revive=True
+    )
+)
+
+
+@case("`open_session` with `revive` and a `client_id` whose last session has expired")
+def _(client: LineClient) -> dict[str, Any]:
+    id = in_state(client, "expired", client_id="revived")
+    told = client.result("open_session", client_id="revived", resume=False)
+    assert told["expired_session_id"] == id
+    client.result("delete_session", session_id=told["session_id"], purge=True)
+    reply = client.request("open_session", client_id="revived", revive=True)
+    assert (reply["result"]["session_id"], reply["result"]["session_revived"]) == (id, True)
+    return reply
+
+
 @case("`update_session` of an ended session with `pin` alone")
 def _(client: LineClient) -> dict[str, Any]:
     reply = client.request("update_session", session_id=in_state(client, "closed"), pin=True)
@@ -305,7 +337,8 @@ def _(client: LineClient) -> dict[str, Any]:
 @case("`update_session` with a `ttl_seconds` that is over already")
 def _(client: LineClient) -> dict[str, Any]:
     id = new(client)
-    until(lambda: client.result("get_session", session_id=id)["time_until_expiry"] < 3600, "a second to pass")
+    whole = client.result("get_session", session_id=id)["timeout"]
+    until(lambda: client.result("get_session", session_id=id)["time_until_expiry"] < whole, "a second to pass")
     reply = client.request("update_session", session_id=id, ttl_seconds=1)
     assert reply["result"]["status"] == "expired"
     return reply
@@ -338,6 +371,14 @@ def _(client: LineClient) -> dict[str, Any]:
     id = new(client)
     client.result("delete_session", session_id=id, purge=True)
     return client.request("undelete_session", session_id=id)
+
+
+@case("`undelete_session` with the external id of a session that has ended")
+def _(client: LineClient) -> dict[str, Any]:
+    id = new(client, external_id="over")
+    assert client.result("undelete_session", external_id="over")["undeleted"] is False
+    client.result("close_session", session_id=id)
+    return client.request("undelete_session", external_id="over")
 
 
 @case("`undelete_session` where the external id was taken meanwhile")
@@ -408,6 +449,18 @@ def _(client: LineClient) -> dict[str, Any]:
     return client.request("import_sessions", sessions=[{"checksum": "00000000", "session": {}}])
 
 
+@case("An import of a row with a blank title, or that would expire after the year 9999")
+def _(client: LineClient) -> dict[str, Any]:
+    client.result("create_session", client_id="odd")
+    session = json.loads(row_of(client, "odd"))["session"]
+    for wrong in ({"title": " "}, {"title": "\u200b"}, {"active_at_ms": 253_402_300_799_000}):
+        other = {**session, **wrong}
+        row = {"checksum": f"{crc32(json.dumps(other).encode()):08x}", "session": other}
+        (failure,) = take(client, json.dumps(row), "replace")["errors"]
+        assert failure["error_code"] == "invalid_record"
+    return client.request("import_sessions", sessions=[{"checksum": "00000000", "session": {}}])
+
+
 case("`read_backup` of a copy that is not there")(lambda c: c.request("read_backup", backup_id="nothing"))
 
 
@@ -434,10 +487,10 @@ def test_the_row_is_true(client: LineClient, row: str) -> None:
 def test_every_feature_has_a_command_and_every_new_command_a_feature() -> None:
     rows = table(section(PROTOCOL, "Where the sibling systems' features are"))
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row[1])}
-    assert named <= set(COMMANDS)
-    assert set(COMMANDS) - set(FIRST) <= named
+    assert named <= set(REGISTRY.names)
+    assert set(REGISTRY.names) - set(FIRST) <= named
 
 
 def test_every_command_is_in_the_overview() -> None:
     overview = " ".join(cell for row in table(section(PROTOCOL, "The commands")) for cell in row)
-    assert set(re.findall(r"`(\w+)`", overview)) == set(COMMANDS)
+    assert set(re.findall(r"`(\w+)`", overview)) == set(REGISTRY.names)

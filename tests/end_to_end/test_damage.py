@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from stui_sessions.storage.schema import SCHEMA_VERSION
+from stui_sessions.storage.local.schema import SCHEMA_VERSION
+from stui_sessions.storage.local.segments import START, directory_of
 from tests.conftest import StartServer
 from tests.support.database import SESSIONS, edit, fill, flip, inflate, refusal, session_ids, unchanged
 from tests.support.server import ServerProcess
@@ -39,18 +40,15 @@ def server(make_server: StartServer, template: Path) -> ServerProcess:
 
 Change = Callable[[Path], Any]
 
-NEWER = SCHEMA_VERSION + 1
-
 DAMAGES: dict[str, tuple[Change, str]] = {
     "magic": (lambda path: flip(path, 0, 16), "not an SQLite database"),
     "header": (lambda path: flip(path, 16, 40), "damaged"),
     "schema page": (lambda path: flip(path, 100, 500), "damaged"),
     "middle pages": (lambda path: flip(path, path.stat().st_size // 2 // 4096 * 4096, 3 * 4096), "damaged"),
     "all but the header": (lambda path: flip(path, 100, path.stat().st_size), "damaged"),
-    "journal row": (lambda path: edit(path, "UPDATE journal SET data = CAST('x' || data AS BLOB)"), "damaged"),
-    "journal checksum": (lambda path: edit(path, "UPDATE journal SET crc = crc + 1"), "damaged"),
-    "journal number": (lambda path: edit(path, "UPDATE journal SET sequence = sequence + 5"), "damaged"),
-    "journal emptied": (lambda path: edit(path, "DELETE FROM journal"), "damaged"),
+    "meta": (lambda path: edit(path, "UPDATE meta SET value = 'x' WHERE key = 'tables_commit'"), "damaged"),
+    "totals": (lambda path: edit(path, "UPDATE meta SET value = x'c1' WHERE key = 'totals'"), "damaged"),
+    "entities dropped": (lambda path: edit(path, "DROP TABLE entities"), "damaged"),
     "index dropped": (lambda path: edit(path, "DROP INDEX sessions_by_due"), "damaged"),
     "table dropped": (lambda path: edit(path, "DROP TABLE meta"), "damaged"),
     "half": (lambda path: os.truncate(path, path.stat().st_size // 2), "damaged"),
@@ -86,6 +84,56 @@ def test_damage_beside_a_write_ahead_log(server: ServerProcess, kind: str) -> No
     aside.rename(log)
     with unchanged(server):
         refusal(server)
+
+
+# The log, after a kill: it alone has the last commits.
+
+
+def log_of(path: Path) -> Path:
+    """The segment that is written to."""
+    return min(directory_of(path).glob("*.log"))
+
+
+def lost_segment(path: Path) -> None:
+    log_of(path).unlink()
+
+
+LOG_DAMAGES: dict[str, tuple[Change, str]] = {
+    "first entry": (lambda path: flip(log_of(path), START, 30), "is damaged"),
+    "a payload": (lambda path: flip(log_of(path), START + 300, 1), "is damaged"),
+    "many bytes": (lambda path: flip(log_of(path), START + 9000, 9000), "is missing at"),
+    "header": (lambda path: flip(log_of(path), 8, 1), "is damaged: its header fails its checksum"),
+    "cut off": (lambda path: os.truncate(log_of(path), 200_000), "is damaged: it has 200000 bytes"),
+    "empty": (lambda path: os.truncate(log_of(path), 0), "is damaged"),
+    "lost": (lost_segment, "the log of this database is missing"),
+    "all lost": (lambda path: shutil.rmtree(directory_of(path)), "the log of this database is missing"),
+}
+
+
+@pytest.fixture
+def killed(make_server: StartServer) -> ServerProcess:
+    """A server that was killed with all of its sessions in the log alone."""
+    return fill(make_server("--snapshot-interval", "3600"), kill=True)
+
+
+@pytest.mark.parametrize("kind", LOG_DAMAGES)
+def test_a_damaged_log_is_refused_and_left_alone(killed: ServerProcess, kind: str) -> None:
+    change, said = LOG_DAMAGES[kind]
+    change(Path(killed.db))
+    with unchanged(killed):
+        assert said in refusal(killed)
+
+
+def test_a_torn_end_of_the_log_is_no_damage(killed: ServerProcess) -> None:
+    """A commit that nobody was told of."""
+    log = log_of(Path(killed.db))
+    end = len(log.read_bytes().rstrip(b"\0"))
+    with log.open("r+b") as file:
+        file.seek(end)
+        file.write(b"STLE" + bytes(range(200)))
+    killed.start()
+    with killed.connect() as client:
+        assert len(session_ids(client)) == SESSIONS
 
 
 def foreign_sqlite(path: Path) -> None:

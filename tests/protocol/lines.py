@@ -9,14 +9,15 @@ import msgspec
 import pytest
 from msgspec import UNSET, Raw, UnsetType
 
-from stui_sessions.protocol.commands import COMMANDS, UNIVERSAL_ERRORS
+from stui_sessions.commands import REGISTRY
 from stui_sessions.protocol.fields import STATE_OBJECTS
 from stui_sessions.protocol.messages import (
+    Codec,
     Malformed,
     Request,
     WireLimits,
-    decode_request,
 )
+from stui_sessions.protocol.registry import UNIVERSAL_ERRORS
 
 LIMITS = WireLimits()
 
@@ -62,8 +63,10 @@ GOOD: dict[str, Any] = {
     "seconds": 60,
     "id_format": "hex",
     "resume": False,
+    "revive": True,
     "on_conflict": "new",
     "mode": "merge",
+    "reply": "brief",
     "command": "ping",
     "sessions": [row(RECORD)],
     "backup_id": "0123abcd",
@@ -82,7 +85,7 @@ GOOD: dict[str, Any] = {
 }
 """A good value for each parameter of the table."""
 
-EVERY_PARAMETER = [(command.name, parameter) for command in COMMANDS.values() for parameter in command.parameters]
+EVERY_PARAMETER = [(command.name, parameter) for command in REGISTRY for parameter in command.parameters]
 
 _IN_WORDS: dict[Any, str] = {
     str: "a string",
@@ -94,9 +97,14 @@ _IN_WORDS: dict[Any, str] = {
 }
 
 
+def expected(command: str, parameter: str) -> str:
+    """What an error says that a parameter must be."""
+    return REGISTRY[command].parameters[parameter].expected
+
+
 def json_types(command: str, parameter: str) -> set[str]:
     """The JSON types that a parameter takes, as its Python type has them."""
-    return _words(COMMANDS[command].parameter_types()[parameter])
+    return _words(REGISTRY[command].parameters[parameter].annotation)
 
 
 def _words(type: Any) -> set[str]:
@@ -124,18 +132,18 @@ def plain(value: Any) -> Any:
 
 def required(command: str) -> dict[str, Any]:
     """What a request needs; where it names a session, that is by its id."""
-    row = COMMANDS[command]
+    row = REGISTRY[command]
     names = ("session_id", *row.required) if row.names_session else row.required
     return {name: GOOD[name] for name in names}
 
 
 def decode(line: bytes, limits: WireLimits = LIMITS) -> Request:
-    return decode_request(line, limits)
+    return Codec(REGISTRY, limits).decode(line)
 
 
 def refused(line: bytes, limits: WireLimits = LIMITS) -> Malformed:
     with pytest.raises(Malformed) as caught:
-        decode_request(line, limits)
+        decode(line, limits)
     assert caught.value.refusal.code in UNIVERSAL_ERRORS
     assert len(caught.value.refusal.text) < 600
     return caught.value

@@ -6,18 +6,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from stui_sessions.commands import PROTOCOL_VERSION, REGISTRY
 from stui_sessions.errors import CODES, Refusal
-from stui_sessions.protocol.commands import COMMANDS
 from stui_sessions.protocol.describe import _referred_to, command_contract, describe
-from stui_sessions.protocol.schema import PROTOCOL_VERSION, contract
+from stui_sessions.protocol.schema import contract
 
-WHOLE = contract()
+WHOLE = contract(REGISTRY)
 
 
 def told(command: str | None = None) -> Any:
-    result = describe(command)
-    assert result.protocol_version == PROTOCOL_VERSION
-    return json.loads(bytes(result.contract))
+    return json.loads(bytes(describe(REGISTRY, command)))
 
 
 def references(value: Any) -> set[str]:
@@ -29,12 +27,12 @@ def references(value: Any) -> set[str]:
 
 def test_without_a_command_it_is_the_whole_contract() -> None:
     assert told() == WHOLE
-    assert told()["protocol_version"] == PROTOCOL_VERSION == "1.0.0"
+    assert told()["protocol_version"] == PROTOCOL_VERSION == "1.1.0"
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", REGISTRY.names)
 def test_a_command_is_told_with_all_that_belongs_to_it(name: str) -> None:
-    command, part = COMMANDS[name], told(name)
+    command, part = REGISTRY[name], told(name)
     assert part["command"] == name
     assert part["summary"] == command.summary
     for key, type in (("parameters", command.params), ("result", command.result)):
@@ -65,21 +63,21 @@ def test_what_those_refer_to_themselves_comes_along_too() -> None:
 
 
 def test_telling_changes_nothing() -> None:
-    for name in COMMANDS:
-        command_contract(name)
-    assert contract() == WHOLE
+    for name in REGISTRY.names:
+        command_contract(REGISTRY, name)
+    assert contract(REGISTRY) == WHOLE
 
 
 def test_it_is_encoded_once() -> None:
-    assert describe() is describe()
-    assert describe("ping") is describe("ping")
+    assert describe(REGISTRY) is describe(REGISTRY)
+    assert describe(REGISTRY, "ping") is describe(REGISTRY, "ping")
 
 
 @pytest.mark.parametrize(("name", "nearest"), [("pong", "ping"), ("Restore", "restore_session"), ("?", None)])
 def test_a_command_that_does_not_exist(name: str, nearest: str | None) -> None:
     kept = describe.cache_info().currsize
     with pytest.raises(Refusal) as caught:
-        describe(name)
+        describe(REGISTRY, name)
     assert caught.value.code == "unknown_command"
     assert caught.value.details == {"command": name, "nearest": nearest}
     assert describe.cache_info().currsize == kept

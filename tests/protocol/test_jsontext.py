@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stui_sessions.errors import Refusal
-from stui_sessions.protocol.jsontext import check_text, depth_exceeds, merge
+from stui_sessions.protocol.jsontext import check_text, depth_exceeds, merge_all, merge_with_keys
 
 DEPTH = 128
 
@@ -381,7 +381,9 @@ def test_whatever_a_program_writes_is_accepted(value: Any, style: dict[str, Any]
 def test_merge_is_what_dict_update_is(
     current: dict[str, Any], patch: dict[str, Any], style: dict[str, Any], other: dict[str, Any]
 ) -> None:
-    merged = merge(json.dumps(current, **style).encode(), json.dumps(patch, **other).encode())
+    texts = json.dumps(current, **style).encode(), json.dumps(patch, **other).encode()
+    merged = merge_all(texts)
+    assert merge_with_keys(*texts) == (merged, tuple(current | patch))
     assert same(json.loads(merged), current | patch)
     assert code_of(merged) is None
 
@@ -389,14 +391,14 @@ def test_merge_is_what_dict_update_is(
 @pytest.mark.parametrize("number", ["-0", "1.10", "1E5", "1e-400", "0.1000", "1" * 40, "9" * 308, "-0.0"])
 def test_merge_keeps_the_text_of_numbers(number: str) -> None:
     old, new = f'{{"a":{number},"b":[{number}]}}'.encode(), f'{{"c":{{"d":{number}}}}}'.encode()
-    assert merge(old, new) == f'{{"a":{number},"b":[{number}],"c":{{"d":{number}}}}}'.encode()
+    assert merge_all([old, new]) == f'{{"a":{number},"b":[{number}],"c":{{"d":{number}}}}}'.encode()
 
 
 @pytest.mark.parametrize(
     ("current", "patch", "merged"),
     [
         (b"{}", b"{}", b"{}"),
-        (b"{}", b'{ "a" : 1 }', b'{ "a" : 1 }'),
+        (b"{}", b'{ "a" : 1 }', b'{"a":1}'),
         (b'{"a":1}', b"{}", b'{"a":1}'),
         (b'{"a":1}', b"{ }", b'{"a":1}'),
         (b"{ }", b'{"a":1}', b'{"a":1}'),
@@ -408,4 +410,4 @@ def test_merge_keeps_the_text_of_numbers(number: str) -> None:
     ],
 )
 def test_merge(current: bytes, patch: bytes, merged: bytes) -> None:
-    assert merge(current, patch) == merged
+    assert merge_all([current, patch]) == merge_with_keys(current, patch)[0] == merged

@@ -9,13 +9,14 @@ import msgspec
 import pytest
 
 from stui_sessions import protocol
+from stui_sessions.commands import PROTOCOL_VERSION, REGISTRY
 from stui_sessions.protocol.lock import changes, check, fits, needed_bump, needed_version
-from stui_sessions.protocol.schema import PROTOCOL_VERSION, contract
-from stui_sessions.protocol.schemadiff import Effect
+from stui_sessions.protocol.schema import contract
+from stui_sessions.protocol.schemadiff import LEFT_OUT_WITH, Effect
 
 NONE, WORDING, ADDITION, BREAK = Effect
 LOCKED_FILE = Path(protocol.__file__).with_name("contract.json")
-BASE = contract() | {"protocol_version": "1.2.3"}
+BASE = contract(REGISTRY) | {"protocol_version": "1.2.3"}
 """What the tests change: the real contract, of some version."""
 
 Edit = Callable[[dict[str, Any]], Any]
@@ -29,11 +30,11 @@ def edited(edit: Edit, version: str = "1.2.3") -> dict[str, Any]:
 
 
 def test_the_contract_is_the_locked_one() -> None:
-    problems = check(msgspec.json.decode(LOCKED_FILE.read_bytes()), contract())
+    problems = check(msgspec.json.decode(LOCKED_FILE.read_bytes()), contract(REGISTRY))
     told = "\n  ".join(problems)
     assert not problems, (
         f"the contract has changed:\n  {told}\n"
-        "set PROTOCOL_VERSION (stui_sessions/protocol/schema.py) and run: python -m stui_sessions schema --lock\n"
+        "set PROTOCOL_VERSION (stui_sessions/commands/__init__.py) and run: python -m stui_sessions schema --lock\n"
         "(with --unreleased if no client has seen this version yet)"
     )
 
@@ -155,6 +156,16 @@ CASES: list[tuple[Edit, str, Effect]] = [
         lambda d: d["$defs"]["PingResult"].update(required=[]),
         "ping.result.pong: always there -> not always there",
         BREAK,
+    ),
+    (
+        lambda d: d["$defs"]["UpdateResult"]["properties"]["session_state"].update({LEFT_OUT_WITH: {"reply": "full"}}),
+        'update_session_state.result.session_state: is left out with {"reply":"brief"} -> {"reply":"full"}',
+        BREAK,
+    ),
+    (
+        lambda d: d["$defs"]["UpdateResult"]["required"].append("session_state"),
+        "update_session_state.result.session_state: not always there -> always there",
+        ADDITION,
     ),
     (
         set_in("Summary", "timeout", minimum=-1),
@@ -325,3 +336,44 @@ def test_the_version_must_say_what_has_changed(edit: Edit, version: str, right: 
 def test_what_is_no_version(version: str) -> None:
     with pytest.raises(ValueError, match=r"MAJOR\.MINOR\.PATCH"):
         fits(BASE, BASE | {"protocol_version": version})
+
+
+# -- a field that is left out where a request asks for that
+
+REPLY = {"enum": ["full", "brief"], "default": "full"}
+
+
+def asked(**left_out_with: str) -> Edit:
+    """`expires_at` of a reply to `touch_session` is left out where a request asks for that."""
+
+    def edit(document: dict[str, Any]) -> None:
+        definitions = document["$defs"]
+        definitions["TouchResult"]["required"].remove("expires_at")
+        definitions["TouchResult"]["properties"]["expires_at"][LEFT_OUT_WITH] = left_out_with
+        definitions["SessionParams"]["properties"]["reply"] = REPLY
+
+    return edit
+
+
+def test_a_field_may_be_missing_for_those_who_ask_for_that_in_a_new_way() -> None:
+    document = edited(asked(reply="brief"))
+    (told,) = [c for c in changes(BASE, document) if c.path == "touch_session.result.expires_at"]
+    assert told.effect is ADDITION
+    assert "only if {'reply': 'brief'} asks for that, which is new" in told.what
+    assert needed_bump(BASE, document) is ADDITION
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        asked(reply="full"),  # the default: everybody asks for it
+        asked(),  # nothing that could be asked
+    ],
+)
+def test_it_may_not_be_missing_for_others(edit: Edit) -> None:
+    assert needed_bump(BASE, edited(edit)) is BREAK
+
+
+def test_what_was_asked_before_may_not_begin_to_leave_a_field_out() -> None:
+    before = edited(lambda d: d["$defs"]["SessionParams"]["properties"].update(reply=REPLY))
+    assert needed_bump(before, edited(asked(reply="brief"))) is BREAK

@@ -8,17 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from stui_sessions.commands import REGISTRY
 from stui_sessions.errors import Refusal
-from stui_sessions.protocol.commands import COMMANDS
+from stui_sessions.protocol.jsontext import StateText
 from stui_sessions.protocol.messages import (
     NULL_ID,
+    Codec,
     Success,
     encode_lines,
     failure,
-    is_request,
 )
-from stui_sessions.protocol.parameters import StateText
-from tests.protocol.lines import GOOD, SEED, code_of, decode, line_of, plain, refused, required
+from tests.protocol.lines import GOOD, LIMITS, SEED, code_of, decode, line_of, plain, refused, required
 
 # -- good requests
 
@@ -27,46 +27,46 @@ from tests.protocol.lines import GOOD, SEED, code_of, decode, line_of, plain, re
 def test_the_requests_of_the_contract(line: bytes) -> None:
     message = json.loads(line)
     request = decode(line)
-    assert is_request(request)
-    assert request.command is COMMANDS[message["command"]]
+    assert Codec(REGISTRY, LIMITS).is_request(request)
+    assert request.command is REGISTRY[message["command"]]
     assert request.id == Raw(json.dumps(message["id"]).encode())
     for name, value in message["parameters"].items():
         got = getattr(request.parameters, name)
         assert (json.loads(got.text) if isinstance(got, StateText) else got) == value
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", REGISTRY.names)
 def test_every_command_with_what_is_required(command: str) -> None:
     assert decode(line_of(command, required(command))).command.name == command
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", REGISTRY.names)
 def test_every_command_with_all_its_parameters(command: str) -> None:
-    parameters = {name: GOOD[name] for name in COMMANDS[command].parameters}
+    parameters = {name: GOOD[name] for name in REGISTRY[command].parameters}
     request = decode(line_of(command, parameters))
     for name, value in parameters.items():
         got = getattr(request.parameters, name)
-        if name in COMMANDS[command].state_parameters:
+        if name in REGISTRY[command].state_parameters:
             assert got == StateText(json.dumps(value).encode(), tuple(value))
         else:
             assert plain(got) == value
 
 
-@pytest.mark.parametrize("command", [name for name, c in COMMANDS.items() if not c.required])
+@pytest.mark.parametrize("command", [c.name for c in REGISTRY if not c.required])
 def test_parameters_may_be_missing_where_none_is_required(command: str) -> None:
     """Also where a session is to be named: in which of two ways is for the rules to judge."""
-    params = COMMANDS[command].params
+    params = REGISTRY[command].params
     for line in (line_of(command), line_of(command, {}), line_of(command, id="é")):
         assert decode(line).parameters == params()
     # Each has its own: state objects are put into them.
     assert decode(line_of(command)).parameters is not decode(line_of(command)).parameters
 
 
-@pytest.mark.parametrize("command", [name for name, c in COMMANDS.items() if c.required])
+@pytest.mark.parametrize("command", [c.name for c in REGISTRY if c.required])
 def test_parameters_may_not_be_missing_where_one_is_required(command: str) -> None:
     refusal = refused(line_of(command)).refusal
     assert refusal.code == "missing_parameter"
-    assert refusal.details["parameter"] == COMMANDS[command].required[0]
+    assert refusal.details["parameter"] == REGISTRY[command].required[0]
 
 
 @pytest.mark.parametrize("frame", [b"%b\r", b"  %b", b"%b \t\r", b"\t%b"])
@@ -220,7 +220,7 @@ FRAMES = [
 
 
 @pytest.mark.parametrize("frame", FRAMES)
-@pytest.mark.parametrize("command", [name for name, c in COMMANDS.items() if c.names_session and not c.required])
+@pytest.mark.parametrize("command", [c.name for c in REGISTRY if c.names_session and not c.required])
 def test_a_duplicate_key_is_found_however_the_session_is_named(command: str, frame: bytes) -> None:
     line = frame % command.encode()
     assert decode(line).command.name == command
@@ -229,9 +229,9 @@ def test_a_duplicate_key_is_found_however_the_session_is_named(command: str, fra
             assert code_of(line.replace(key, key + b"," + key)) == "duplicate_key"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", REGISTRY.names)
 def test_a_duplicate_key_is_found_in_what_every_command_needs(command: str) -> None:
-    for parameters in (required(command), {name: GOOD[name] for name in COMMANDS[command].parameters}):
+    for parameters in (required(command), {name: GOOD[name] for name in REGISTRY[command].parameters}):
         line = line_of(command, parameters, id=1)
         for name, value in {"id": 1, **parameters}.items():
             member = f'"{name}": {json.dumps(value)}'.encode()

@@ -5,27 +5,25 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
+from stui_sessions.commands import REGISTRY
 from stui_sessions.errors import Refusal
-from stui_sessions.protocol.commands import COMMANDS
 from stui_sessions.protocol.explain import (
     check_envelope,
     check_parameters,
-    find_command,
 )
 from stui_sessions.protocol.jsontext import check_text
 from stui_sessions.protocol.messages import (
     Malformed,
     WireLimits,
-    decode_request,
 )
-from tests.protocol.lines import GOOD, LIMITS, SEED, line_of, required
+from tests.protocol.lines import GOOD, LIMITS, SEED, decode, line_of, required
 
 # -- the quick proof against the thorough check
 
 LINES = [
     *SEED,
-    *[line_of(name, required(name)) for name in COMMANDS],
-    *[line_of(name, {p: GOOD[p] for p in command.parameters}) for name, command in COMMANDS.items()],
+    *[line_of(name, required(name)) for name in REGISTRY.names],
+    *[line_of(c.name, {p: GOOD[p] for p in c.parameters}) for c in REGISTRY],
     b'{"id":"1","command":"ping"}',
     b'{"id":1,"command":"ping","parameters":{}}',
     b'{"id":"1","command":"open_session"}',
@@ -75,7 +73,7 @@ def thorough(line: bytes, limits: WireLimits) -> Verdict:
     try:
         message = check_text(line, limits.max_depth)
         check_envelope(message)
-        command = find_command(message["command"])
+        command = REGISTRY.find(message["command"])
         parameters = message.get("parameters", {})
         check_parameters(command, parameters)
     except Refusal:
@@ -85,7 +83,7 @@ def thorough(line: bytes, limits: WireLimits) -> Verdict:
 
 def by_decoding(line: bytes, limits: WireLimits) -> Verdict:
     try:
-        request = decode_request(line, limits)
+        request = decode(line, limits)
     except Malformed:
         return None
     states = {n: getattr(request.parameters, n) for n in request.command.state_parameters}
@@ -146,7 +144,7 @@ def test_any_bytes_become_a_request_or_a_refusal_and_nothing_else(line: bytes) -
 
 
 def test_the_object_that_is_proven_quickly_is_the_one_that_requests_most_often_bring() -> None:
-    quick = {name: command.main_state for name, command in COMMANDS.items() if command.main_state is not None}
+    quick = {c.name: c.main_state for c in REGISTRY if c.main_state}
     assert quick == {
         "open_session": "session_state",
         "create_session": "session_state",

@@ -11,14 +11,16 @@ import pytest
 from click.testing import CliRunner
 
 from stui_sessions.cli.main import main
+from stui_sessions.commands import REGISTRY
 from stui_sessions.errors import CODES
-from stui_sessions.protocol.commands import COMMANDS, UNIVERSAL_ERRORS
 from stui_sessions.protocol.explain import type_name
 from stui_sessions.protocol.reference import BEGIN, END, reference, type_text, write_reference
-from stui_sessions.protocol.schema import Schema, contract, is_text, parameter_schemas
+from stui_sessions.protocol.registry import UNIVERSAL_ERRORS
+from stui_sessions.protocol.schema import contract, is_text, parameter_schemas
+from stui_sessions.protocol.schemadiff import Schema
 from tests.protocol.lines import EVERY_PARAMETER, json_types
 
-CONTRACT = contract()
+CONTRACT = contract(REGISTRY)
 DEFINITIONS = CONTRACT["$defs"]
 
 
@@ -38,13 +40,13 @@ def test_it_can_be_written_as_json_and_every_reference_leads_somewhere() -> None
     assert {reference.removeprefix("#/$defs/") for reference in references} <= set(DEFINITIONS)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", REGISTRY.names)
 def test_every_command_is_there_with_its_parameters_result_and_errors(name: str) -> None:
-    command, entry = COMMANDS[name], CONTRACT["commands"][name]
+    command, entry = REGISTRY[name], CONTRACT["commands"][name]
     parameters = DEFINITIONS[entry["parameters"]["$ref"].rpartition("/")[2]]
     assert list(parameters["properties"]) == list(command.parameters)
     assert tuple(parameters["required"]) == command.required
-    assert parameters["properties"] == parameter_schemas(name)
+    assert parameters["properties"] == parameter_schemas(REGISTRY[name])
     assert parameters["additionalProperties"] is False
     result = DEFINITIONS[entry["result"]["$ref"].rpartition("/")[2]]
     assert list(result["properties"]) == list(command.result.__struct_fields__)
@@ -53,7 +55,7 @@ def test_every_command_is_there_with_its_parameters_result_and_errors(name: str)
 
 
 def test_parameters_may_be_left_out_where_none_is_needed() -> None:
-    required = {name: DEFINITIONS[f"{name}.request"]["required"] for name in COMMANDS}
+    required = {name: DEFINITIONS[f"{name}.request"]["required"] for name in REGISTRY.names}
     assert "parameters" not in required["ping"]
     assert "parameters" not in required["get_session_statistics"]
     assert "parameters" in required["create_session"]
@@ -74,16 +76,16 @@ def test_an_update_needs_one_of_its_objects() -> None:
     assert "allOf" not in DEFINITIONS["create_session.request"]["properties"]["parameters"]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", REGISTRY.names)
 def test_who_names_a_session_needs_one_of_its_names(name: str) -> None:
-    assert (["session_id", "external_id"] in needed(name)) == COMMANDS[name].names_session
-    if COMMANDS[name].names_session:
+    assert (["session_id", "external_id"] in needed(name)) == REGISTRY[name].names_session
+    if REGISTRY[name].names_session:
         assert "parameters" in DEFINITIONS[f"{name}.request"]["required"]
 
 
 @pytest.mark.parametrize(("command", "parameter"), EVERY_PARAMETER)
 def test_the_types_are_those_of_the_table(command: str, parameter: str) -> None:
-    assert types(parameter_schemas(command)[parameter]) == json_types(command, parameter)
+    assert types(parameter_schemas(REGISTRY[command])[parameter]) == json_types(command, parameter)
 
 
 def types(schema: Schema) -> set[str]:
@@ -118,11 +120,11 @@ def test_what_a_result_may_leave_out_is_not_required() -> None:
 
 def test_patterns_are_those_of_json_schema() -> None:
     patterns = {node["pattern"] for node in walk(CONTRACT) if isinstance(node, dict) and "pattern" in node}
-    assert patterns == {"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$", "^[0-9a-f]{8}$"}
+    assert patterns == {"^[A-Za-z0-9/~][A-Za-z0-9._:@/+=%~-]{0,255}$", "^[0-9a-f]{8}$"}
 
 
 def test_state_objects_are_objects_in_both_directions() -> None:
-    assert parameter_schemas("update_session_state")["state_data"]["type"] == "object"
+    assert parameter_schemas(REGISTRY["update_session_state"])["state_data"]["type"] == "object"
     assert DEFINITIONS["RestoreResult"]["properties"]["object_registry"]["type"] == "object"
 
 
@@ -138,16 +140,16 @@ def test_the_codes_are_those_of_errors() -> None:
 
 
 def test_which_parameters_are_strings() -> None:
-    texts = {name for command in COMMANDS for name, schema in parameter_schemas(command).items() if is_text(schema)}
+    texts = {name for command in REGISTRY for name, schema in parameter_schemas(command).items() if is_text(schema)}
     assert texts == {
         *("session_id", "client_id", "user_id", "external_id", "title", "ref", "text", "cursor"),
-        *("mode", "id_format", "on_conflict", "status", "sort", "order", "command", "backup_id"),
+        *("mode", "reply", "id_format", "on_conflict", "status", "sort", "order", "command", "backup_id"),
     }
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", REGISTRY.names)
 def test_everything_is_described(name: str) -> None:
-    command = COMMANDS[name]
+    command = REGISTRY[name]
     for type in (command.params, command.result):
         for field, schema in DEFINITIONS[type.__name__]["properties"].items():
             assert schema.get("description", "").endswith("."), f"{type.__name__}.{field}"
@@ -163,16 +165,16 @@ def outermost(type: Any) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", REGISTRY.names)
 def test_of_two_descriptions_the_outer_one_is_told(name: str) -> None:
-    command = COMMANDS[name]
+    command = REGISTRY[name]
     for type in (command.params, command.result):
         for field, hint in get_type_hints(type, include_extras=True).items():
             assert DEFINITIONS[type.__name__]["properties"][field]["description"] == outermost(hint)
 
 
 def test_every_code_of_a_command_is_in_the_table_and_every_code_can_be_met() -> None:
-    met = {code for command in COMMANDS.values() for code in command.errors} | set(UNIVERSAL_ERRORS)
+    met = {code for command in REGISTRY for code in command.errors} | set(UNIVERSAL_ERRORS)
     assert met == set(CODES)
 
 
@@ -180,18 +182,18 @@ def test_every_code_of_a_command_is_in_the_table_and_every_code_can_be_met() -> 
 
 
 def section(name: str) -> str:
-    return reference().partition(f"### `{name}`\n")[2].partition("\n### ")[0]
+    return reference(REGISTRY).partition(f"### `{name}`\n")[2].partition("\n### ")[0]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", REGISTRY.names)
 def test_every_command_has_a_section_with_all_its_rows(name: str) -> None:
-    command, text = COMMANDS[name], section(name)
+    command, text = REGISTRY[name], section(name)
     assert command.summary in text
     for field in command.parameters:
         assert f"\n| `{field}` |" in text
     first = re.search(r"The result is that of \[`(\w+)`\]\(#\1\)\.", text)
     if first:
-        assert COMMANDS[first[1]].result is command.result
+        assert REGISTRY[first[1]].result is command.result
         text += section(first[1])
     for field in command.result.__struct_fields__:
         assert f"\n| `{field}` |" in text
@@ -225,17 +227,17 @@ def test_a_table_that_stands_already_is_pointed_to() -> None:
     assert "| Each of `sessions` | Type | Meaning |" in section("list_client_sessions")
     assert "Each of `sessions` is what [`update_session`](#update_session) answers." in section("list_sessions")
     assert "The result is that of [`update_session`](#update_session)." in section("resolve_session")
-    assert reference().count("| `metadata_bytes` |") == 3  # of one type and the two that add to it
+    assert reference(REGISTRY).count("| `metadata_bytes` |") == 3  # of one type and the two that add to it
 
 
 def test_every_code_has_a_row() -> None:
-    text = reference().partition("### Error codes")[2]
+    text = reference(REGISTRY).partition("### Error codes")[2]
     for name, code in CODES.items():
         assert f"| `{name}` | `{code.error_type}` | {'yes' if name in UNIVERSAL_ERRORS else ''} |" in text
 
 
 def test_tables_are_well_formed() -> None:
-    for table in re.findall(r"(?:^\|.*\|\n)+", reference(), re.MULTILINE):
+    for table in re.findall(r"(?:^\|.*\|\n)+", reference(REGISTRY), re.MULTILINE):
         widths = {len(re.split(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1, table
 
@@ -274,15 +276,15 @@ def test_types_in_words(schema: Schema, text: str) -> None:
 
 def test_the_reference_is_written_between_its_markers() -> None:
     text = f"# Title\n\n{BEGIN}\nold\n{END}\n\nafter\n"
-    written = write_reference(text)
-    assert written == f"# Title\n\n{BEGIN}\n\n{reference()}\n{END}\n\nafter\n"
-    assert write_reference(written) == written
+    written = write_reference(REGISTRY, text)
+    assert written == f"# Title\n\n{BEGIN}\n\n{reference(REGISTRY)}\n{END}\n\nafter\n"
+    assert write_reference(REGISTRY, written) == written
 
 
 @pytest.mark.parametrize("text", ["", BEGIN, END, f"{END}\n{BEGIN}", f"{BEGIN}{BEGIN}{END}"])
 def test_without_its_markers_nothing_is_written(text: str) -> None:
     with pytest.raises(ValueError, match="no place"):
-        write_reference(text)
+        write_reference(REGISTRY, text)
 
 
 # The command.
@@ -291,11 +293,11 @@ def test_without_its_markers_nothing_is_written(text: str) -> None:
 def test_the_command_prints_both_and_writes(tmp_path: Path) -> None:
     runner = CliRunner()
     assert json.loads(runner.invoke(main, ["schema"]).stdout) == CONTRACT
-    assert runner.invoke(main, ["schema", "--markdown"]).stdout == reference()
+    assert runner.invoke(main, ["schema", "--markdown"]).stdout == reference(REGISTRY)
     file = tmp_path / "protocol.md"
     file.write_text(f"é\n{BEGIN}\n{END}\n", "utf-8")
     assert runner.invoke(main, ["schema", "--write", str(file)]).exit_code == 0
-    assert file.read_text("utf-8") == write_reference(f"é\n{BEGIN}\n{END}\n")
+    assert file.read_text("utf-8") == write_reference(REGISTRY, f"é\n{BEGIN}\n{END}\n")
     file.write_text("no place\n")
     assert runner.invoke(main, ["schema", "--write", str(file)]).exit_code == 2
     assert file.read_text() == "no place\n"

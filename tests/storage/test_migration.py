@@ -1,4 +1,4 @@
-"""A database of schema version 1 is brought to the present one, or stays as it was."""
+"""A database of schema version 1 or 2, its journal included, is brought to the present one, or stays as it was."""
 
 import sqlite3
 import subprocess
@@ -10,14 +10,27 @@ from zlib import crc32
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
+from stui_sessions.domain.entities import (
+    CLOSED,
+    EXPIRED,
+    LIVE,
+    About,
+    Absent,
+    Damaged,
+    Holder,
+    Owner,
+    Session,
+    external_key,
+    owner_key,
+    session_key,
+)
+from stui_sessions.domain.finding import Counts, Due, DueFound, Found, Listing, Reference, Totals
 from stui_sessions.errors import StartError
-from stui_sessions.sessions.finding import Listing, Reference
-from stui_sessions.sessions.model import CLOSED, DELETED, EXPIRED, LIVE, Ended, Removed, Reopened, Session, Totals, Used
-from stui_sessions.sessions.residents import GroupKey
-from stui_sessions.storage import migration, rows, schema
-from stui_sessions.storage.sqlite import SqliteStore
-from tests.storage.stores import T0, SqliteMaker, session
+from stui_sessions.storage.counting import due_at
+from stui_sessions.storage.local import LocalStore, migration, schema
+from tests.storage.stores import T0, LocalMaker, Scribe
 
 VERSION_1 = """
 PRAGMA application_id = 1398035785;
@@ -50,25 +63,70 @@ INSERT INTO meta (key, value) VALUES ('clean', 1), ('uncertain_until', 77);
 """
 
 
-def form(s: Session) -> tuple[Any, ...]:
-    """A session as version 1 wrote it."""
-    return (
+VERSION_2 = VERSION_1.split("CREATE TABLE sessions")[0].replace("user_version = 1", "user_version = 2") + (
+    schema.SESSIONS + schema.INDEXES + "CREATE TABLE meta" + VERSION_1.split("CREATE TABLE meta")[1]
+)
+
+
+def session(number: int, **changes: Any) -> Session:
+    """A session of the first edition in its present form: without a version of its own yet."""
+    s = Scribe(None).create(number, **changes)  # type: ignore[arg-type]
+    return replace(s, commit=1)
+
+
+def form(s: Session, version: int) -> tuple[Any, ...]:
+    """A session as the first edition wrote it."""
+    fields = (
         *(s.number, s.session_id, s.client_id, s.created_at, s.modified_at, s.active_at, s.timeout, s.revision),
         *(s.status, s.ended_at, s.session_state, s.workspace_context, s.inspector_state, s.object_registry),
     )
+    return fields if version == 1 else (*fields, s.about)
 
 
-def put(connection: sqlite3.Connection, s: Session, sequence: int = 1) -> None:
-    data, key = msgspec.msgpack.encode(form(s)), s.session_id.encode()
-    crc = crc32(data, crc32(b"%d %d %b" % (s.number, sequence, key)))
+def put(connection: sqlite3.Connection, s: Session, version: int = 1) -> None:
+    """A row of the sessions table."""
+    if version == 2:
+        _put_2(connection, s)
+        return
+    data, key = msgspec.msgpack.encode(form(s, 1)), s.session_id.encode()
+    crc = crc32(data, crc32(b"%d %d %b" % (s.number, s.commit, key)))
     due = s.ended_at if s.status else s.active_at + 1000 * s.timeout - 5
-    row = (s.number, key, s.client_id, s.status, due, s.state_bytes, sequence, crc, data)
+    row = (s.number, key, s.client_id, s.status, due, s.state_bytes, s.commit, crc, data)
     names = "number, session_id, client_id, status, due_at, size, sequence, crc, data"
     connection.execute(f"INSERT INTO sessions ({names}) VALUES (?,?,?,?,?,?,?,?,?)", row)
 
 
-def journal(connection: sqlite3.Connection, sequence: int, totals: tuple[int, ...], *records: Any) -> None:
-    data = msgspec.msgpack.encode((1, sequence, totals, records))
+def _put_2(connection: sqlite3.Connection, s: Session) -> None:
+    """Byte by byte as version 2 did, whatever is done today."""
+    key = s.session_id.encode()
+    head = msgspec.msgpack.encode((*form(s, 1)[:10], s.about))
+    data = msgspec.msgpack.encode(form(s, 1)[10:])
+    crc = crc32(head, crc32(b"%d %d %d %b" % (s.number, s.commit, s.state_bytes, key)))
+    row = {
+        "number": s.number,
+        "session_id": key,
+        "client_id": s.client_id.encode(),
+        "user_id": s.user_id.encode(),
+        "external_id": s.about.external_id.encode(),
+        "title": s.about.title.encode(),
+        "status": s.status,
+        "active_at": s.active_at,
+        "due_at": due_at(s) - (5 if s.status == LIVE else 0),
+        "size": s.state_bytes,
+        "sequence": s.commit,
+        "head_crc": crc,
+        "crc": crc32(data, crc),
+        "head": head,
+        "data": data,
+    }
+    slots = ",".join("?" * len(row))
+    connection.execute(f"INSERT INTO sessions ({','.join(row)}) VALUES ({slots})", list(row.values()))
+
+
+def journal(
+    connection: sqlite3.Connection, version: int, sequence: int, totals: tuple[int, ...], *records: Any
+) -> None:
+    data = msgspec.msgpack.encode((version, sequence, totals, records))
     connection.execute("INSERT INTO journal VALUES (?, ?, ?)", (sequence, crc32(data), data))
 
 
@@ -82,33 +140,93 @@ STORED = [
     session(6),
     session(7, status=CLOSED, ended_at=T0 + 4),
 ]
+NAMED = [
+    session(20, client_id="", about=About("u", "x", "t", ("tag",), b"{2}", 0, True)),
+    session(21, client_id="c", about=About("u")),
+    session(22, client_id="c", about=About("u", "y")),
+]
+"""What version 1 did not know."""
 
 
-def make_version_1(path: Path, mode: str = "WAL", *damages: str) -> Path:
-    """Seven sessions, and a journal that ends one, removes two and makes one more."""
+def make_former(path: Path, version: int, mode: str = "WAL", *damages: str) -> Path:
+    """Some sessions, and a journal that ends one, removes two and makes one more; in version 2, of every kind."""
     path.parent.mkdir(exist_ok=True)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.executescript(VERSION_1)
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.executescript(VERSION_1 if version == 1 else VERSION_2)
         connection.execute(f"PRAGMA journal_mode = {mode}")
         for s in STORED:
-            put(connection, s)
-        journal(connection, 1, (3, 3, 7))
-        journal(connection, 2, (3, 3, 7), ("a", 1, T0 + 50), ("e", 6, EXPIRED, T0 + 60))
+            put(connection, s, version)
+        journal(connection, version, 1, (3, 3, 7))
+        journal(connection, version, 2, (3, 3, 7), ("a", 1, T0 + 50), ("e", 6, EXPIRED, T0 + 60))
         removed = [("r", s.number, s.session_id, s.client_id) for s in STORED if s.number in (5, 7)]
-        journal(connection, 3, (2, 2, 8), *removed, ("c", form(session(8, status=CLOSED, ended_at=T0))))
+        made = ("c", form(session(8, status=CLOSED, ended_at=T0), version))
+        journal(connection, version, 3, (2, 2, 8), *removed, made)
+        if version == 2:
+            _fill_2(connection)
         for damage in damages:
             assert connection.execute(damage).rowcount > 0
     return path
 
 
-PENDING: list[Session | Removed] = [
-    session(1, active_at=T0 + 50),
-    Removed(5, session(5).session_id, "client2"),
-    session(6, status=EXPIRED, ended_at=T0 + 60),
-    Removed(7, session(7).session_id, "client1"),
-    session(8, status=CLOSED, ended_at=T0),
-]
-AFTER = Totals(live=2, clients=2, last_number=8, expired=2, closed=2)
+def _fill_2(connection: sqlite3.Connection) -> None:
+    for s in NAMED[:2]:
+        put(connection, s, 2)
+    about = ("u", "", "new", (), b"{}", 0, False)
+    journal(connection, 2, 4, (4, 3, 22, 2, 2, 0), ("c", form(NAMED[2], 2)), ("d", 21, 77, about))
+    patches = [("u", 21, 2, T0 + 70, b'{"a":1}', None, None, None), ("u", 21, 3, T0 + 71, None, b'{"b":2}', None, None)]
+    journal(connection, 2, 5, (4, 3, 22, 2, 2, 0), *patches)
+    journal(connection, 2, 6, (4, 3, 22, 2, 2, 0), ("o", 3, T0 + 72, ("", "", "", (), b"{}", 0, False)))
+
+
+def after(version: int) -> list[Session]:
+    """What has to be there afterwards."""
+    found = [
+        replace(session(1, active_at=T0 + 50), commit=2),
+        STORED[1],
+        STORED[2],
+        ODD,
+        replace(session(6, status=EXPIRED, ended_at=T0 + 60), commit=2),
+        replace(session(8, status=CLOSED, ended_at=T0), commit=3),
+    ]
+    if version == 2:
+        found[2] = replace(session(3, active_at=T0 + 72), commit=6)
+        edited = replace(
+            session(21, client_id="c", about=About("u", "", "new"), timeout=77, revision=3, modified_at=T0 + 71),
+            session_state=b'{"a":1}',
+            workspace_context=b'{"b":2}',
+            active_at=T0 + 71,
+            recorded_at=T0 + 71,
+            state_bytes=18,
+            commit=5,
+        )
+        found += [NAMED[0], edited, replace(NAMED[2], commit=4)]
+    return found
+
+
+REMOVED = [session_key("", s.session_id) for s in STORED if s.number in (5, 7)]
+COUNTS = {1: Totals(live=2, expired=2, closed=2, clients=2), 2: Totals(live=6, expired=2, closed=1, clients=4)}
+COMMITS = {1: 3, 2: 6}
+VERSIONS = pytest.mark.parametrize("version", [1, 2])
+
+
+async def check(store: LocalStore, version: int) -> None:
+    """All that was there is there: sessions, owners, holders, totals."""
+    sessions = after(version)
+    found = await store.read([s.key for s in sessions])
+    assert list(found.values()) == sessions
+    assert [type(e) for e in (await store.read(REMOVED)).values()] == [Absent, Absent]
+    live = [s for s in sessions if s.status == LIVE]
+    for key in {owner_key("", s.user_id, s.client_id) for s in sessions} - {None}:
+        assert key is not None
+        owner = (await store.read([key]))[key]
+        ids = [s.session_id for s in live if owner_key("", s.user_id, s.client_id) == key]
+        assert owner == (Owner(key, 1, 0, (tuple(ids),)) if ids else Absent(key))
+    for s in sessions:
+        key = external_key("", s.user_id, s.about.external_id)
+        if key is not None:
+            assert (await store.read([key]))[key] == Holder(key, 1, 0, s.session_id)
+    assert await store.query(Counts(""), T0) == COUNTS[version]
 
 
 def written_ahead(path: Path) -> int:
@@ -127,82 +245,90 @@ def tables(path: Path) -> list[Any]:
         return sorted(connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall())
 
 
-async def loaded(store: SqliteStore) -> list[Session | None]:
-    found = await store.load([s.session_id for s in STORED])
-    return [found[s.session_id].session for s in STORED]
+async def numbers(store: LocalStore, wanted: Listing | Reference) -> list[int]:
+    found = await store.query(wanted, T0)
+    assert isinstance(found, Found)
+    return [s.number for s in found.sessions]
 
 
+@VERSIONS
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
-async def test_everything_is_there_afterwards(sqlite: SqliteMaker, tmp_path: Path, mode: str) -> None:
-    store = sqlite.at(make_version_1(tmp_path / "s.db", mode))
-    recovered = await store.open()
-    assert recovered.pending == PENDING
-    assert recovered.totals == AFTER
-    assert (recovered.sequence, recovered.clean, recovered.uncertain_until) == (3, True, 77)
-    assert await loaded(store) == STORED
-    assert sqlite.log.named("database_migrated") == [{"was": 1, "now": 2, "sessions": 7, "damaged": 0}]
-    key = GroupKey("owner", "", ODD.client_id)
-    assert await store.load_groups([key]) == {key: [ODD.session_id]}
-    assert [d.number for d in await store.due(EXPIRED, T0 + 9, (0, 0), 9)] == [2, 5]
-    assert [d.due_at for d in await store.due(LIVE, T0 * 2, (0, 0), 1)] == [T0 + 1 + 3_600_000]
-    page = await store.search(Listing(LIVE, "last_activity", True, 9))
-    assert [row.session.number for row in page.rows] == [6, 4, 1]
-    assert [row.session.number for row in (await store.search(Reference("a\0"))).rows] == [4]
+async def test_everything_is_there_afterwards(local: LocalMaker, tmp_path: Path, mode: str, version: int) -> None:
+    store = local.at(make_former(tmp_path / "s.db", version, mode))
+    opened = await store.open()
+    assert (opened.commit, opened.clean, opened.uncertain_until) == (COMMITS[version], True, 77)
+    assert (opened.last_number, opened.replayed) == ({1: 8, 2: 22}[version], 0)
+    await check(store, version)
+    count = len(after(version))
+    assert local.log.named("database_migrated") == [{"was": version, "now": 3, "sessions": count, "damaged": 0}]
+    due = await store.query(Due(EXPIRED, T0 + 9, (0, 0), 9), T0)
+    assert isinstance(due, DueFound)
+    assert [d.number for d in due.due] == [2]
+    expected = sorted((s for s in after(version) if s.status == LIVE), key=lambda s: s.active_at, reverse=True)
+    page = Listing("", LIVE, "last_activity", True, 9)
+    assert await numbers(store, page) == [s.number for s in expected]
+    assert await numbers(store, Reference("", prefix="a\0")) == [4]
+    await store.check()
 
 
-async def test_the_tables_are_those_of_a_new_database(sqlite: SqliteMaker, tmp_path: Path) -> None:
-    for path in (make_version_1(tmp_path / "old.db"), tmp_path / "new.db"):
-        store = sqlite.at(path)
+@VERSIONS
+async def test_the_tables_are_those_of_a_new_database(local: LocalMaker, tmp_path: Path, version: int) -> None:
+    for path in (make_former(tmp_path / "old.db", version), tmp_path / "new.db"):
+        store = local.at(path)
         await store.open()
         await store.check()
         await store.close(clean=True)
     assert tables(tmp_path / "old.db") == tables(tmp_path / "new.db")
-    assert schema.version_of(sqlite3.connect(tmp_path / "old.db")) == 2
+    assert schema.version_of(sqlite3.connect(tmp_path / "old.db")) == 3
 
 
-async def test_it_goes_on_from_there(sqlite: SqliteMaker, tmp_path: Path) -> None:
-    store = sqlite.at(make_version_1(tmp_path / "s.db"))
+@VERSIONS
+async def test_it_goes_on_from_there(local: LocalMaker, tmp_path: Path, version: int) -> None:
+    store = local.at(make_former(tmp_path / "s.db", version))
     await store.open()
-    await store.snapshot(3, PENDING)
-    while await store.forget(3):
-        pass
-    totals = Totals(2, 2, 8, expired=1, closed=2, deleted=1)
-    await store.commit(4, [Ended(1, DELETED, T0 + 90), Reopened(2, T0 + 91, STORED[1].about)], totals)
-    store = await sqlite.crashed(store)
-    recovered = await store.open()
-    assert recovered.totals == totals
-    assert recovered.pending == [
-        session(1, active_at=T0 + 50, status=DELETED, ended_at=T0 + 90),
-        session(2, active_at=T0 + 91),
-        *(form for form in PENDING if form.number in (5, 7, 8)),  # the last entry of version 1 is kept until now
-    ]
-    assert len(sqlite.log.named("database_migrated")) == 1
+    scribe = Scribe(store, COMMITS[version])
+    for s in after(version):
+        scribe.entities[s.key] = s
+        scribe.keys[s.number] = s.key
+    key = owner_key("", "", "client1")
+    assert key is not None
+    scribe.entities[key] = (await store.read([key]))[key]
+    scribe.update(scribe.session(1), b'{"n":2}')
+    scribe.end(scribe.session(1), CLOSED)
+    await scribe.commit()
+    store = scribe.store = await local.crashed(store)
+    assert (await store.open()).replayed == 2
+    await scribe.check()
+    counts = COUNTS[version]
+    assert await store.query(Counts(""), T0) == replace(
+        counts, live=counts.live - 1, closed=counts.closed + 1, clients=counts.clients - 1
+    )
+    assert len(local.log.named("database_migrated")) == 1
+    assert [c.number async for c in store.log(COMMITS[version])] == [COMMITS[version] + 1]
 
 
-async def test_the_totals_are_right_at_the_next_start_too(sqlite: SqliteMaker, tmp_path: Path) -> None:
-    """Nothing was committed in between: the newest entry does not have them yet."""
-    store = sqlite.at(make_version_1(tmp_path / "s.db"))
+@VERSIONS
+async def test_a_kill_right_after_it(local: LocalMaker, tmp_path: Path, version: int) -> None:
+    store = local.at(make_former(tmp_path / "s.db", version))
     await store.open()
-    store = await sqlite.crashed(store)
-    assert (await store.open()).totals == AFTER
-    await store.snapshot(3, PENDING)
-    store = await sqlite.crashed(store)
-    assert (await store.open()).totals == AFTER
-    await store.commit(4, [Used(1, T0 + 99)], Totals(9, 9, 9, 9, 9, 9))
-    store = await sqlite.crashed(store)
-    assert (await store.open()).totals == Totals(9, 9, 9, 9, 9, 9)
+    store = await local.crashed(store)
+    assert (await store.open()).clean is False
+    await check(store, version)
 
 
-async def test_an_empty_database(sqlite: SqliteMaker, tmp_path: Path) -> None:
+@VERSIONS
+async def test_an_empty_database(local: LocalMaker, tmp_path: Path, version: int) -> None:
     with closing(sqlite3.connect(tmp_path / "s.db")) as connection:
-        connection.executescript(VERSION_1)
-    recovered = await sqlite.at(tmp_path / "s.db").open()
-    assert (recovered.sequence, recovered.totals, recovered.pending) == (0, Totals(), [])
+        connection.executescript(VERSION_1 if version == 1 else VERSION_2)
+    store = local.at(tmp_path / "s.db")
+    opened = await store.open()
+    assert (opened.commit, opened.last_number) == (0, 0)
+    assert await store.query(Counts(""), T0) == Totals()
 
 
-async def test_many_rows_say_how_far_it_is(sqlite: SqliteMaker, tmp_path: Path) -> None:
+async def test_many_rows_say_how_far_it_is(local: LocalMaker, tmp_path: Path) -> None:
     path = tmp_path / "s.db"
-    make_version_1(path)
+    make_former(path, 1)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN")
         for n in range(100, 700):
@@ -210,14 +336,37 @@ async def test_many_rows_say_how_far_it_is(sqlite: SqliteMaker, tmp_path: Path) 
         connection.execute("COMMIT")
 
     def ticking() -> int:
-        sqlite.clock.now += 2000
-        return sqlite.clock.now
+        local.clock.now += 2000
+        return local.clock.now
 
-    store = sqlite.at(path)
+    store = local.at(path)
     store._clock = ticking
-    assert (await store.open()).totals == AFTER
-    assert sqlite.log.named("database_migration") == [{"done": n, "total": 607} for n in (256, 512, 607)]
-    assert (await store.load([session(699).session_id]))[session(699).session_id].session == session(699)
+    await store.open()
+    assert (await store.query(Counts(""), T0)) == Totals(live=602, expired=2, closed=2, clients=4)
+    assert local.log.named("database_migration") == [{"done": n, "total": 607} for n in (256, 512, 607)]
+    key = session(699).key
+    assert (await store.read([key]))[key] == session(699)
+
+
+async def test_an_owner_of_many(local: LocalMaker, tmp_path: Path) -> None:
+    """In the order in which they were made, in chunks, and the newest holder of a name where there are two."""
+    path = make_former(tmp_path / "s.db", 2)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN")
+        for n in range(100, 800):
+            put(connection, session(n, client_id="many", about=About("u", "same")), 2)
+        connection.execute("COMMIT")
+    store = local.at(path)
+    await store.open()
+    key, name = owner_key("", "u", "many"), external_key("", "u", "same")
+    assert key is not None
+    assert name is not None
+    found = await store.read([key, name])
+    owner = found[key]
+    assert isinstance(owner, Owner)
+    assert [len(chunk) for chunk in owner.chunks] == [256, 256, 188]
+    assert owner.session_ids == [session(n).session_id for n in range(100, 800)]
+    assert found[name] == Holder(name, 1, 0, session(799).session_id)
 
 
 DAMAGES = [
@@ -231,24 +380,29 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-async def test_a_damaged_row_stays_damaged(sqlite: SqliteMaker, tmp_path: Path, damage: str) -> None:
-    store = sqlite.at(make_version_1(tmp_path / "s.db", "WAL", damage))
-    recovered = await store.open()
-    assert recovered.pending == PENDING
-    assert recovered.totals == AFTER  # it is counted
-    assert sqlite.log.named("session_damaged") == [{"number": 2, "found_by": "migration"}]
-    assert sqlite.log.named("database_migrated") == [{"was": 1, "now": 2, "sessions": 7, "damaged": 1}]
-    assert (await store.load([session(2).session_id]))[session(2).session_id].damaged
-    assert [s and s.number for s in await loaded(store)] == [1, None, 3, 4, 5, 6, 7]
-    assert [d.number for d in await store.due(EXPIRED, T0 + 1, (0, 0), 9)] == [2]
-    assert (await store.search(Listing(EXPIRED, "title", False, 9))).rows[0].session.number == 5
+async def test_a_damaged_row_stays_damaged(local: LocalMaker, tmp_path: Path, damage: str) -> None:
+    store = local.at(make_former(tmp_path / "s.db", 1, "WAL", damage))
+    await store.open()
+    assert await store.query(Counts(""), T0) == COUNTS[1]  # it is counted
+    assert local.log.named("session_damaged") == [{"number": 2, "found_by": "migration"}]
+    assert local.log.named("database_migrated") == [{"was": 1, "now": 3, "sessions": 6, "damaged": 1}]
+    sessions = after(1)
+    found = await store.read([s.key for s in sessions])
+    assert found == {s.key: Damaged(s.key) if s.number == 2 else s for s in sessions}
+    due = await store.query(Due(EXPIRED, T0 + 1, (0, 0), 9), T0)
+    assert isinstance(due, DueFound)
+    assert [d.number for d in due.due] == [2]
+    assert await numbers(store, Listing("", EXPIRED, "title", False, 9)) == [6]
 
 
-async def test_a_damaged_row_with_journaled_changes(sqlite: SqliteMaker, tmp_path: Path) -> None:
+@VERSIONS
+async def test_a_damaged_row_with_journaled_changes(local: LocalMaker, tmp_path: Path, version: int) -> None:
     damage = "UPDATE sessions SET crc = crc + 1 WHERE number = 1"
-    store = sqlite.at(make_version_1(tmp_path / "s.db", "WAL", damage))
-    assert (await store.open()).pending == PENDING[1:]
-    assert (await store.load([session(1).session_id]))[session(1).session_id].damaged
+    store = local.at(make_former(tmp_path / "s.db", version, "WAL", damage))
+    await store.open()
+    assert {"number": 1, "found_by": "replay"} in local.log.named("session_damaged")
+    key = session(1).key
+    assert (await store.read([key]))[key] == Damaged(key)
 
 
 REFUSED = {
@@ -259,47 +413,63 @@ REFUSED = {
 }
 
 
+@VERSIONS
 @pytest.mark.parametrize("kind", REFUSED)
-async def test_what_is_refused_is_not_migrated(sqlite: SqliteMaker, tmp_path: Path, kind: str) -> None:
+async def test_what_is_refused_is_not_migrated(local: LocalMaker, tmp_path: Path, kind: str, version: int) -> None:
     damage, said = REFUSED[kind]
-    path = make_version_1(tmp_path / "s.db")
+    path = make_former(tmp_path / "s.db", version)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(damage)
     before = path.read_bytes()
     with pytest.raises(StartError, match=said):
-        await sqlite.at(path).open()
+        await local.at(path).open()
     assert path.read_bytes() == before
     assert written_ahead(path) == 0
+    assert not path.with_name("s.db.log").exists()
 
 
-@pytest.mark.parametrize("place", ["a row", "the indexes"])
+@pytest.mark.parametrize("version", [1, 3])
+async def test_entries_of_other_versions(local: LocalMaker, tmp_path: Path, version: int) -> None:
+    path = make_former(tmp_path / "s.db", 2)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        journal(connection, version, 7, (4, 3, 22), ("a", 1, T0 + 90))
+    store = local.at(path)
+    if version == 1:
+        await store.open()
+        (found,) = (await store.read([session(1).key])).values()
+        assert isinstance(found, Session)
+        assert found.active_at == T0 + 90
+        return
+    with pytest.raises(StartError, match="version 3, and this server knows up to version 2"):
+        await store.open()
+
+
+@VERSIONS
+@pytest.mark.parametrize("place", ["a row", "owners", "the end"])
 async def test_a_migration_that_fails_changes_nothing(
-    sqlite: SqliteMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    local: LocalMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, version: int
 ) -> None:
-    path = make_version_1(tmp_path / "s.db")
+    path = make_former(tmp_path / "s.db", version)
     before = dump(path)
-    encode = rows.encode_session
 
-    def failing(sequence: int, s: Session) -> Any:
-        if s.number == 5:
-            raise sqlite3.OperationalError("database or disk is full")
-        return encode(sequence, s)
+    def failing(*_: Any) -> Any:
+        raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patched:
-        if place == "a row":
-            patched.setattr(migration, "encode_session", failing)
-        else:
-            patched.setattr(migration, "INDEXES", f"{schema.INDEXES} CREATE INDEX x ON nothing (y);")
+        name = {"a row": "_write_pending", "owners": "encode_entity", "the end": "_note"}[place]
+        patched.setattr(migration, name, failing)
         with pytest.raises(StartError, match="cannot be used"):
-            await sqlite.at(path).open()
-    assert sqlite.log.named("database_migrated") == []
+            await local.at(path).open()
+    assert local.log.named("database_migrated") == []
     assert dump(path) == before
-    assert (await sqlite.at(path).open()).totals == AFTER
+    store = local.at(path)
+    await store.open()
+    await check(store, version)
 
 
 MIGRATE_AND_DIE = """
 import os, pathlib, signal, sys
-from stui_sessions.storage import migration, schema
+from stui_sessions.storage.local import migration, schema
 from tests.storage.stores import Clock, RecordingLog
 
 left = 0
@@ -327,7 +497,7 @@ for count in range(1, 200):
         break
 print(count)
 """
-MOST = 60
+MOST = 90
 
 
 def migrate_and_die(directory: Path) -> int:
@@ -340,16 +510,16 @@ def migrate_and_die(directory: Path) -> int:
     return count
 
 
-async def test_killed_at_any_statement(sqlite: SqliteMaker, tmp_path: Path) -> None:
+@VERSIONS
+async def test_killed_at_any_statement(local: LocalMaker, tmp_path: Path, version: int) -> None:
     """Either the old database or the new one, nothing in between."""
-    before = dump(make_version_1(tmp_path / "s.db"))
+    before = dump(make_former(tmp_path / "s.db", version))
     for count in range(1, MOST):
-        make_version_1(tmp_path / f"{count}.db")
+        make_former(tmp_path / f"{count}.db", version)
     count = migrate_and_die(tmp_path)
     for number in range(1, count):
         assert dump(tmp_path / f"{number}.db") == before
-        store = sqlite.at(tmp_path / f"{number}.db")
-        recovered = await store.open()
-        assert (recovered.totals, recovered.pending) == (AFTER, PENDING)
-        assert await loaded(store) == STORED
+        store = local.at(tmp_path / f"{number}.db")
+        await store.open()
+        await check(store, version)
         await store.close(clean=True)

@@ -1,122 +1,242 @@
-"""The journal collapsed: what the contract suite does not reach through a store."""
+"""Replay: what the log tells on top of tables that are behind it, or partly ahead."""
+
+import asyncio
+import random
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 
-from stui_sessions.errors import StorageDamaged
-from stui_sessions.sessions.model import (
-    About,
-    Created,
-    Edited,
-    Ended,
-    Record,
-    Removed,
-    Reopened,
-    Session,
-    Totals,
-    Updated,
-    Used,
-    apply,
-)
-from stui_sessions.storage.replay import Base, Replay
-from stui_sessions.storage.rows import Entry
-from tests.storage.stores import T0, session
+from stui_sessions.domain.entities import CLOSED, EXPIRED, About
+from stui_sessions.domain.finding import Counts
+from stui_sessions.errors import StartError, StorageError
+from stui_sessions.storage.local import LocalStore, statements
+from stui_sessions.storage.local import writebehind as writebehind_module
+from tests.storage.contract.test_query import Crowd, counted
+from tests.storage.stores import T0, LocalMaker, Scribe, leave
 
 
-def entries(*batches: list[Record], first: int = 1) -> list[Entry]:
-    return [Entry(2, n, Totals(n, n, n), records) for n, records in enumerate(batches, first)]
+async def opened(local: LocalMaker) -> tuple[LocalStore, Scribe]:
+    store = local.at(local.directory / f"{len(local.stores)}" / "s.db")
+    await store.open()
+    return store, Scribe(store)
 
 
-def update(number: int, at: int, *objects: bytes | None) -> Updated:
-    return Updated(number, at, T0 + at, *objects, *[None] * (4 - len(objects)))
+def edit(path: Path, sql: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        assert connection.execute(sql).rowcount > 0
 
 
-def test_a_gap_is_damage() -> None:
-    replay = Replay()
-    replay.apply(entries([], [], first=5))
-    with pytest.raises(StorageDamaged, match="gap: entry 6 is followed by 8"):
-        replay.apply(entries([], first=8))
+async def reopened(local: LocalMaker, store: LocalStore, scribe: Scribe) -> LocalStore:
+    """The store after a kill."""
+    found = scribe.store = await local.crashed(store)
+    assert (await found.open()).commit == scribe.last
+    return found
 
 
-def test_an_entry_twice_is_damage() -> None:
-    replay = Replay()
-    replay.apply(entries([], first=5))
-    with pytest.raises(StorageDamaged, match="gap"):
-        replay.apply(entries([], first=5))
+async def test_a_round_of_writing_is_cut_off_anywhere(local: LocalMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some rows are ahead, some are gone already; totals and the rest are as of the newest commit."""
+    monkeypatch.setattr(statements, "WRITTEN_ROWS", 1)
+    for left in range(0, 24, 3):
+        store, scribe = await opened(local)
+        for n in range(1, 12):
+            scribe.create(n, about=About(user_id="u", external_id=f"x{n}"))
+        await scribe.commit()
+        await store.flush()
+        scribe.end(scribe.session(1), CLOSED)
+        scribe.update(scribe.session(2), b'{"a":1}')
+        scribe.remove(scribe.session(3))
+        own = scribe.session(4).session_id
+        scribe.remove(scribe.session(4))
+        await scribe.commit()
+        scribe.create(40, session_id=own)
+        scribe.reopen(scribe.session(1))
+        scribe.update(scribe.session(2), b'{"b":1}')
+        await scribe.commit()
+        await cut_off(store, left)
+        for n in (5, 6, 7):
+            scribe.update(scribe.session(n), b'{"c":1}')
+        scribe.end(scribe.session(1), EXPIRED)
+        scribe.remove(scribe.session(40))
+        await scribe.commit()
+        store = await reopened(local, store, scribe)
+        await scribe.check()
+        assert await store.query(Counts(""), T0) == counted(scribe)
+        await store.flush()
+        await scribe.check()
+        ((rows,),) = await store._reader.fetch("SELECT count(*) FROM sessions", ())
+        assert rows == len(scribe.sessions())
+        await store.close(clean=True)
 
 
-def test_a_change_of_what_is_stored_nowhere_is_damage() -> None:
-    replay = Replay()
-    replay.apply(entries([Used(4, T0)]))
-    assert replay.wanted() == [4]
-    with pytest.raises(StorageDamaged, match="session 4, which is not stored"):
-        replay.put(4, None)
+async def cut_off(store: LocalStore, left: int) -> None:
+    """A round, of which so many statements are done at most."""
+    execute = store._tables.execute
+
+    async def some(statement: statements.Statement) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise StorageError("cut off")
+        await execute(statement)
+
+    store._tables.execute = some  # type: ignore[method-assign]
+    try:
+        with suppress(StorageError):
+            await store.flush()
+    finally:
+        store._tables.execute = execute  # type: ignore[method-assign]
 
 
-def test_a_change_after_the_removal_is_damage() -> None:
-    replay = Replay()
-    with pytest.raises(StorageDamaged, match="entry 2 changes removed session 4"):
-        replay.apply(entries([Removed(4, "a", "c")], [Used(4, T0)]))
+@pytest.mark.parametrize("seed", range(8))
+async def test_kills_between_random_changes(local: LocalMaker, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    monkeypatch.setattr(statements, "WRITTEN_ROWS", 3)
+    chance = random.Random(seed)
+    store, scribe = await opened(local)
+    crowd = Crowd(scribe, chance, 1, 500)
+    for _ in range(12):
+        for _ in range(chance.randrange(1, 5)):
+            for _ in range(chance.randrange(1, 6)):
+                crowd.change()
+            await scribe.commit()
+        roll = chance.random()
+        if roll < 0.3:
+            await store.flush()
+        elif roll < 0.7:
+            await cut_off(store, chance.randrange(6))
+        if roll > 0.4:
+            store = await reopened(local, store, scribe)
+            await scribe.check()
+            assert await store.query(Counts(""), scribe.at) == counted(scribe)
 
 
-def test_a_damaged_session_stays_out_of_it() -> None:
-    replay = Replay()
-    replay.apply(entries([Used(4, T0), Used(5, T0)]))
-    replay.put(4, Base(0, None))
-    replay.put(5, Base(0, session(5)))
-    assert replay.damaged == [4]
-    assert [p.number for p in replay.pending()] == [5]
+async def test_only_what_is_behind_the_tables_is_replayed(local: LocalMaker) -> None:
+    store, scribe = await opened(local)
+    for n in range(1, 20):
+        scribe.create(n, client_id="")
+        await scribe.commit()
+    await store.flush()
+    scribe.update(scribe.session(4))
+    await scribe.commit()
+    found = await local.crashed(store)
+    assert (await found.open()).replayed == 1
+    scribe.store = found
+    await scribe.check()
 
 
-def test_only_what_is_needed_is_wanted() -> None:
-    replay = Replay()
-    replay.apply(entries([Created(session(1)), Used(9, T0), Removed(3, "a", "c")], [Used(1, T0), Used(2, T0)]))
-    assert replay.wanted() == [2, 9]
+async def test_many_small_merges_of_a_large_session(local: LocalMaker) -> None:
+    store, scribe = await opened(local)
+    scribe.create(1, session_state=b'{"big":"%s"}' % (b"x" * 100_000))
+    await scribe.commit()
+    for n in range(200):
+        scribe.update(scribe.session(1), b'{"k%d":%d}' % (n % 7, n))
+        await scribe.commit()
+    await reopened(local, store, scribe)
+    await scribe.check()
 
 
-CHANGES: list[Record] = [
-    update(1, 1, b"{1}", b"{2}", b"{0}", b"{0}"),
-    Used(1, T0 + 2),
-    update(1, 3, None, b"{3}", b"{4}"),
-    update(1, 3),
-    Used(1, T0 + 4),
-    update(1, 5, b"{5}", None, None, b"{6}"),
-    Edited(1, 60, About(title="first", tags=("a",))),
-    Used(1, T0 + 6),
-    Ended(1, 2, T0 + 7),
-    Reopened(1, T0 + 8, About(title="first", ends_at=T0 + 99)),
-    Edited(1, 70, About(title="second")),
-    update(1, 9, None, None, None, b"{7}"),
-    Ended(1, 3, T0 + 10),
-    Reopened(1, T0 + 11, About(title="third")),
-    Ended(1, 1, T0 + 12),
-]
+async def test_a_damaged_row_with_changes_stays_damaged(local: LocalMaker) -> None:
+    store, scribe = await opened(local)
+    for n in (1, 2, 3):
+        scribe.create(n, client_id="")
+    await scribe.commit()
+    await store.flush()
+    for n in (1, 2):
+        scribe.update(scribe.session(n))
+    await scribe.commit()
+    path = await leave(store, local.directory / "left" / "s.db")
+    edit(path, "UPDATE sessions SET data = x'00' WHERE number = 2")
+    found = local.at(path)
+    assert (await found.open()).replayed == 1
+    assert local.log.named("session_not_replayed")
+    damaged = scribe.session(2).key
+    assert type((await found.read([damaged]))[damaged]).__name__ == "Damaged"
+    del scribe.entities[damaged]
+    scribe.store = found
+    await scribe.check()
+    await found.close(clean=False)
+    assert (await local.at(path).open()).replayed == 0
 
 
-@pytest.mark.parametrize("count", range(len(CHANGES) + 1))
-@pytest.mark.parametrize("snapshot", range(len(CHANGES) + 1))
-def test_changes_on_a_stored_form_however_far_it_had_come(count: int, snapshot: int) -> None:
-    if snapshot > count:
-        return
-    forms: list[Session] = [session(1)]
-    for change in CHANGES:
-        forms.append(apply(forms[-1], change) or forms[-1])
-    replay = Replay()
-    replay.apply(entries(*([change] for change in CHANGES[:count])))
-    for number in replay.wanted():
-        replay.put(number, Base(snapshot, forms[snapshot]))
-    assert replay.pending() == ([forms[count]] if count > snapshot else [])
+async def test_a_session_that_the_log_changes_is_missing(local: LocalMaker) -> None:
+    store, scribe = await opened(local)
+    scribe.create(1)
+    await scribe.commit()
+    await store.flush()
+    scribe.update(scribe.session(1))
+    await scribe.commit()
+    path = await leave(store, local.directory / "left" / "s.db")
+    edit(path, "DELETE FROM sessions")
+    with pytest.raises(StartError, match="the log and the tables do not go together"):
+        await local.at(path).open()
 
 
-def test_an_id_that_was_free_again() -> None:
-    replay = Replay()
-    replay.apply(
-        entries([Used(5, T0)], [Removed(5, "x", "c")], [Created(session(9, session_id="x"))], [Used(9, T0 + 1)])
-    )
-    assert replay.wanted() == []
-    assert replay.pending() == [Removed(5, "x", "c"), session(9, session_id="x", active_at=T0 + 1)]
+async def test_rounds_that_fail_are_made_up_for(local: LocalMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statements, "WRITTEN_ROWS", 1)
+    store, scribe = await opened(local)
+    for n in range(1, 9):
+        scribe.create(n)
+    await scribe.commit()
+    for left in (0, 3, 7):
+        await cut_off(store, left)
+        assert not store._unwritten.is_empty
+        await scribe.check()
+        scribe.update(scribe.session(left + 1))
+        await scribe.commit()
+        await scribe.check()
+    assert len(local.log.named("write_behind_failed")) == 1
+    await store.flush()
+    assert store.usage().behind == 0
+    await scribe.check()
+    assert store._unwritten.is_empty
 
 
-def test_the_newest_entry_has_the_totals() -> None:
-    replay = Replay()
-    replay.apply(entries([], [], [], first=3))
-    assert (replay.sequence, replay.totals, replay.entries) == (5, Totals(5, 5, 5), 3)
+async def test_a_round_that_begins_of_itself(local: LocalMaker) -> None:
+    """By the time, by half of the limits; nobody has to ask."""
+    for limits in (
+        writebehind_module.Limits(interval=0.01),
+        writebehind_module.Limits(interval=3600.0, journal_limit=2_000),
+        writebehind_module.Limits(interval=3600.0, memory_limit=4_000),
+    ):
+        local.limits = limits
+        store, scribe = await opened(local)
+        for n in range(1, 5):
+            scribe.create(n)
+            await scribe.commit()
+        assert store._behind is not None
+        await store._behind.make_room()
+        assert store._behind.tables_commit > 0
+
+
+async def test_a_search_that_fails_to_write_costs_nothing(local: LocalMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of a round, sessions are to be put in their places first, and that fails half-way."""
+    monkeypatch.setattr(statements, "WRITTEN_ROWS", 1)
+    store, scribe = await opened(local)
+    for n in range(1, 9):
+        scribe.create(n)
+    await scribe.commit()
+    assert store._behind is not None
+    execute = store._tables.execute
+    count = 0
+    settling: list[asyncio.Future[None]] = []
+
+    async def some(statement: statements.Statement) -> None:
+        nonlocal count
+        count += 1
+        if count == 2:
+            assert store._behind is not None
+            settling.append(asyncio.ensure_future(store._behind.settle()))
+            await asyncio.sleep(0)
+        if count == 4:
+            raise StorageError("cut off")
+        await execute(statement)
+
+    store._tables.execute = some  # type: ignore[method-assign]
+    await store.flush()
+    with pytest.raises(StorageError, match="cut off"):
+        await settling[0]
+    assert store._unwritten.is_empty
+    await scribe.check()
+    await reopened(local, store, scribe)
+    await scribe.check()

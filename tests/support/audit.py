@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stui_sessions.storage.rows import WHOLE, Row, decode_entry, decode_session, encode_session
+from stui_sessions.domain.entities import EXTERNAL, OWNER, Holder, Owner
+from stui_sessions.storage.local import meta
+from stui_sessions.storage.local.rows import ENTITY, WHOLE, Row, decode_entity, decode_session, encode_session
 from tests.support.crowd import ENDED, EXTERNAL_IDS, TITLES, Crowd, Known, is_short
 from tests.support.line_client import LineClient
 from tests.support.waiting import until
@@ -193,26 +195,47 @@ class Audit:
         """The database of a server that has stopped in order: rows, index columns, totals."""
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
             assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-            names = [name for name in Row._fields if name not in ("number", "sequence")]
+            found = meta.read(database)
+            database.text_factory = bytes
+            names = [name for name in Row._fields if name not in ("number", "tenant", "sequence")]
             rows = database.execute(f"SELECT {WHOLE}, {', '.join(names)} FROM sessions").fetchall()
-            ((sequence, crc, data),) = database.execute("SELECT sequence, crc, data FROM journal").fetchall()
+            others = database.execute(f"SELECT {ENTITY} FROM entities").fetchall()
+        assert not found.needs_log
         statuses: Counter[str] = Counter()
+        live: dict[tuple[str, str], set[str]] = {}
         for row in rows:
-            session = decode_session(*row[:8])
+            session = decode_session(*row[:9])
             assert session is not None
             status = STATUSES[session.status]
             statuses[status] += 1
-            again = encode_session(row[1], session)
-            wrong = {n: (v, getattr(again, n)) for n, v in zip(names, row[8:], strict=True) if v != getattr(again, n)}
+            again = encode_session(session)
+            wrong = {n: (v, getattr(again, n)) for n, v in zip(names, row[9:], strict=True) if v != getattr(again, n)}
             noted, end = wrong.pop("due_at", (0, 0))
             assert noted <= end, "noted too late: the sweeper would not see it"
-            assert not wrong, f"session {row[0]}: {wrong}"
+            assert not wrong, f"session {row[1]}: {wrong}"
+            if status == "live":
+                for kind, name in ((OWNER, session.client_id), (EXTERNAL, session.about.external_id)):
+                    if name or (kind == OWNER and session.user_id):
+                        live.setdefault((kind, f"{session.user_id}\0{name}"), set()).add(session.session_id)
             if session.session_id in self.truth:
                 assert self.truth[session.session_id]["status"] == status
                 assert self.truth[session.session_id]["external_id"] == (session.about.external_id or None)
-        assert self.truth.keys() <= {row[2].decode() for row in rows}
-        totals = decode_entry(sequence, crc, data).totals
-        assert totals.by_status() == tuple(statuses[status] for status in STATUSES)
+        assert self.truth.keys() <= {row[3].decode() for row in rows}
+        (counters,) = found.counters()
+        assert counters[1:5] == tuple(statuses[status] for status in STATUSES)
+        assert counters[5] == sum(kind == OWNER and not name.endswith("\0") for kind, name in live)
+        self._entities(others, live)
+
+    def _entities(self, rows: list[tuple[Any, ...]], live: dict[tuple[str, str], set[str]]) -> None:
+        """Owners and holders name the live sessions, each of them and no others."""
+        told: dict[tuple[str, str], set[str]] = {}
+        for tenant, kind, name, *rest in rows:
+            entity = decode_entity((tenant.decode(), kind.decode(), name.decode()), *rest)
+            assert isinstance(entity, Owner | Holder)
+            ids = entity.session_ids if isinstance(entity, Owner) else [entity.session_id]
+            assert len(set(ids)) == len(ids), f"twice in {entity.key}"
+            told[entity.key[1:]] = set(ids)
+        assert told == live
 
 
 def _worker_of(row: Reply) -> str:

@@ -14,16 +14,18 @@ SESSIONS = 50
 STATE = {"pad": "x" * 2000}
 
 
-def fill(server: ServerProcess) -> ServerProcess:
-    """Start the server, make one session for each of the clients c0, c1, …, and stop it in order."""
+def fill(server: ServerProcess, *, kill: bool = False) -> ServerProcess:
+    """Start the server, make one session for each of the clients c0, c1, …, and stop it in order, or kill it."""
     server.args += SERVER_ARGS
     server.start()
     with server.connect() as client:
         requests = [("create_session", {"client_id": f"c{n}", "session_state": STATE}) for n in range(SESSIONS)]
-        assert all(reply["status"] == "success" for reply in client.pipeline(requests))
-        # The journal keeps its newest entry, from which a damaged session would be made good.
-        client.result("create_session", client_id="last")
-    assert server.terminate() == 0
+        replies = [client.pipeline([request])[0] for request in requests]  # a commit for each
+        assert all(reply["status"] == "success" for reply in replies)
+    if kill:
+        server.kill()
+    else:
+        assert server.terminate() == 0
     return server
 
 
@@ -55,8 +57,9 @@ def refusal(server: ServerProcess) -> str:
 def contents(directory: Path) -> dict[str, str]:
     """The digest of every database file that is not empty; the lock and SQLite's shared memory are no content."""
     files = [file for file in directory.glob("sessions.db*") if file.is_file() and file.stat().st_size]
+    files += directory.glob("sessions.db.log/*")
     return {
-        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        str(file.relative_to(directory)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in files
         if not file.name.endswith((".lock", "-shm"))
     }

@@ -20,7 +20,7 @@ class PowerCut:
     def __init__(self, library: Path, directory: Path, seed: int = 0) -> None:
         self.directory = directory / "data"
         self.image = directory / "image"
-        self.directory.mkdir(mode=0o700)
+        self.directory.mkdir(mode=0o700, parents=True)
         self.image.mkdir()
         self.environment = {
             "LD_PRELOAD": str(library),
@@ -31,12 +31,8 @@ class PowerCut:
         self._random = random.Random(seed)
 
     def survivors(self) -> dict[str, bytes]:
-        """What is synced: each name that is durable, and the content that is."""
-        names = self.image / "names"
-        if not names.exists():
-            return {}
-        rows = [line.split(" ", 1) for line in names.read_text().splitlines()]
-        return {name: self._synced(inode) for inode, name in rows if not name.endswith(NOT_DATA)}
+        """What is synced: each name that is durable, below the directory, and the content that is."""
+        return {name: self._synced(inode) for name, inode in self._durable().items()}
 
     def lag(self) -> int:
         """Bytes of database files that are not as they were synced."""
@@ -44,34 +40,68 @@ class PowerCut:
         return sum(_difference(synced.get(name, b""), data) for name, data in self._now().items())
 
     def cut(self, *, torn: bool) -> None:
-        """Leave only what was synced; with `torn`, also a random part of what was not, sector by sector."""
-        left = self.survivors()
-        if torn:
-            for name, data in self._now().items():
-                left[name] = self._tear(left.get(name, b""), data)
+        """Leave only what was synced; with `torn`, also a random part of what was not.
+
+        Of each file's content, sector by sector; of each directory's names, all or none.
+        """
+        names = self._durable(self._random.random() < 0.5 if torn else False)
+        written = {str(file.stat().st_ino): file.read_bytes() for file in self._files()} if torn else {}
+        left = {}
+        for name, inode in names.items():
+            synced = self._synced(inode)
+            left[name] = self._tear(synced, written[inode]) if inode in written else synced
+        directories = [path.relative_to(self.directory) for path in self.directory.iterdir() if path.is_dir()]
         shutil.rmtree(self.directory)
-        self.directory.mkdir(mode=0o700)
+        self.directory.mkdir(mode=0o700, parents=True)
+        for directory in directories:
+            (self.directory / directory).mkdir(mode=0o700)
         for name, data in left.items():
             (self.directory / name).write_bytes(data)
             (self.directory / name).chmod(0o600)
         self._begin_again()
 
+    def _durable(self, newer: bool = False) -> dict[str, str]:
+        """The names that are durable, with their inodes; `newer`: those of the log that are not, too."""
+        found: dict[str, str] = {}
+        for kind, inode, name in self._listed("names"):
+            if kind == "f":
+                found[name] = inode
+            else:
+                found |= {f"{name}/{inner}": number for _, number, inner in self._listed(f"names-{inode}")}
+        if newer:
+            found = {name: inode for name, inode in found.items() if "/" not in name}
+            found |= {
+                str(file.relative_to(self.directory)): str(file.stat().st_ino)
+                for file in self._files()
+                if file.parent != self.directory or file.name not in found
+            }
+        return {name: inode for name, inode in found.items() if not name.endswith(NOT_DATA)}
+
+    def _listed(self, name: str) -> list[list[str]]:
+        names = self.image / name
+        return [line.split(" ", 2) for line in names.read_text().splitlines()] if names.exists() else []
+
     def _begin_again(self) -> None:
         """What has survived is on disk."""
         shutil.rmtree(self.image)
         self.image.mkdir()
-        files = list(self.directory.iterdir())
-        for file in files:
+        for directory in (self.directory, *(path for path in self.directory.iterdir() if path.is_dir())):
+            top = directory == self.directory
+            rows = [f"{'d' if path.is_dir() else 'f'} {path.stat().st_ino} {path.name}" for path in directory.iterdir()]
+            name = "names" if top else f"names-{directory.stat().st_ino}"
+            (self.image / name).write_text("".join(f"{row}\n" for row in rows))
+        for file in self._files():
             shutil.copyfile(file, self.image / str(file.stat().st_ino))
-        (self.image / "names").write_text("".join(f"{file.stat().st_ino} {file.name}\n" for file in files))
 
     def _synced(self, inode: str) -> bytes:
         content = self.image / inode
         return content.read_bytes() if content.exists() else b""
 
+    def _files(self) -> list[Path]:
+        return [file for file in self.directory.rglob("*") if file.is_file() and not file.name.endswith(NOT_DATA)]
+
     def _now(self) -> dict[str, bytes]:
-        files = [file for file in self.directory.iterdir() if not file.name.endswith(NOT_DATA)]
-        return {file.name: file.read_bytes() for file in files}
+        return {str(file.relative_to(self.directory)): file.read_bytes() for file in self._files()}
 
     def _tear(self, synced: bytes, written: bytes) -> bytes:
         """Each sector as it was synced or as it was written since; the length is one of both, too."""

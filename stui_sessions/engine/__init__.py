@@ -1,0 +1,1 @@
+"""Load, decide, commit, reply: the only owner of the order of things."""

@@ -1,0 +1,83 @@
+"""What is in memory: entities as they were committed, or as the gathering commit will have them."""
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
+
+from stui_sessions.domain.entities import Entity, Key
+
+LOOKED_AT = 1000
+"""Entities that one trim looks at, so that it is short."""
+
+
+class Cache:
+    """Entities by their keys, the longest unused first.
+
+    Anything that is committed may be dropped at any time, unless a decision that waits
+    for more has pinned it.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        """Bytes to be kept; may be passed by what is pinned or not committed."""
+        self.entities: OrderedDict[Key, Entity] = OrderedDict()
+        self.bytes = 0
+        """Memory that they take, about."""
+        self.pinned_bytes = 0
+        self._pins: Counter[Key] = Counter()
+
+    def put(self, entity: Entity) -> None:
+        """Keep it, in the place of what was there."""
+        key = entity.key
+        before = self.entities.pop(key, None)
+        self.entities[key] = entity
+        growth = entity.cost - (0 if before is None else before.cost)
+        self.bytes += growth
+        if key in self._pins:
+            self.pinned_bytes += growth
+
+    def drop(self, keys: Iterable[Key]) -> None:
+        """Forget these, pinned or not: they are not what is committed."""
+        for key in keys:
+            entity = self.entities.pop(key, None)
+            if entity is not None:
+                self.bytes -= entity.cost
+                if key in self._pins:
+                    self.pinned_bytes -= entity.cost
+
+    def pin(self, key: Key) -> None:
+        """Keep what is (or comes) under this key until it is unpinned as often."""
+        self._pins[key] += 1
+        if self._pins[key] == 1 and key in self.entities:
+            self.pinned_bytes += self.entities[key].cost
+
+    def unpin(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            if self._pins[key] > 1:
+                self._pins[key] -= 1
+                continue
+            del self._pins[key]
+            entity = self.entities.get(key)
+            if entity is not None:
+                self.pinned_bytes -= entity.cost
+
+    def grow(self, key: Key, growth: int) -> None:
+        """What is under `key` takes so many bytes more."""
+        self.bytes += growth
+        if key in self._pins:
+            self.pinned_bytes += growth
+
+    def trim(self, committed: int) -> None:
+        """Drop what was not used for longest until no more than the limit is kept.
+
+        What belongs to a later commit than `committed` is nowhere else yet: it stays,
+        and so does what is pinned; both go to the end of the line.
+        """
+        entities, pins = self.entities, self._pins
+        for _ in range(min(LOOKED_AT, len(entities))):
+            if self.bytes <= self.limit:
+                break
+            key, entity = entities.popitem(last=False)
+            if entity.commit > committed or key in pins:
+                entities[key] = entity
+            else:
+                self.bytes -= entity.cost

@@ -1,0 +1,94 @@
+"""The one task that commits: all that is decided while a commit runs shares the next one."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from stui_sessions.engine.feed import Feed
+from stui_sessions.errors import Refusal, StorageDamaged, StorageError
+from stui_sessions.storage.contract import Batch, Commit, Conflict, Store
+
+if TYPE_CHECKING:
+    from stui_sessions.engine.engine import Engine
+
+
+class Committer:
+    """Commits what the engine has gathered, and publishes it to the feed."""
+
+    def __init__(self, store: Store, engine: "Engine", feed: Feed, log: Any) -> None:
+        self.damage: StorageDamaged | None = None
+        """Set when the store was found damaged: from then on nothing is written."""
+        self.failing = False
+        """The last commit was refused by the store."""
+        self._store = store
+        self._engine = engine
+        self._feed = feed
+        self._log = log
+        self._sleeping: asyncio.Future[None] | None = None
+        self._stopping = False
+
+    def wake(self) -> None:
+        """There is something to commit."""
+        sleeping = self._sleeping
+        if sleeping is not None and not sleeping.done():
+            sleeping.set_result(None)
+
+    async def run(self) -> None:
+        """Commit until stopped."""
+        loop = asyncio.get_running_loop()
+        engine = self._engine
+        while True:
+            if engine.batch.records:
+                await self._commit()
+                if engine.batch.records:
+                    await asyncio.sleep(0)  # a store may commit without a pause: others first
+            elif self._stopping:
+                return
+            else:
+                self._sleeping = loop.create_future()
+                await self._sleeping
+
+    def stop(self) -> None:
+        """Commit what is decided; `run` returns then."""
+        self._stopping = True
+        self.wake()
+
+    async def _commit(self) -> None:
+        engine = self._engine
+        batch, buckets = engine.take_batch()
+        try:
+            if self.damage is not None:  # a new exception: one raised again would keep all the frames it passed
+                raise StorageDamaged(str(self.damage))
+            size = await self._store.commit(batch)
+        except Conflict as conflict:
+            engine.cache.drop(conflict.keys)
+            engine.on_commit_failed(batch, buckets, None)
+        except StorageError as error:
+            self._note_failure(error)
+            engine.on_commit_failed(batch, buckets, _refusal(error))
+        else:
+            self._note_success(batch, size)
+
+    def _note_success(self, batch: Batch, size: int) -> None:
+        engine = self._engine
+        if self.failing:
+            self.failing = False
+            self._log.info("storage.recovered")
+        self._feed.publish(Commit(batch.number, batch.records), size)
+        engine.on_committed(batch)
+        if engine.cache.bytes > engine.cache.limit:
+            engine.cache.trim(engine.committed)
+
+    def _note_failure(self, error: StorageError) -> None:
+        if isinstance(error, StorageDamaged):
+            self.damage = error
+        if not self.failing:  # once per outage, not once per request
+            self._log.warning("storage.failed", error=str(error), code=error.code)
+        self.failing = True
+
+
+def _refusal(error: StorageError) -> Refusal:
+    if isinstance(error, StorageDamaged):
+        return Refusal(
+            "storage_damaged", "the database is damaged and is no longer written to; the server's log says more"
+        )
+    return Refusal("storage_unavailable", "the change could not be written to disk and was undone; try again")

@@ -1,0 +1,318 @@
+"""Decides requests on what is in memory, and knows what is committed and who waits.
+
+A request is decided at once and without an await, on a draft.  What it lacks goes to
+the loader; what it staged joins the batch that gathers; its reply waits for the
+highest commit among all that it read or wrote.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from msgspec import structs
+
+from stui_sessions.domain.caller import Caller
+from stui_sessions.domain.draft import Bucket, Draft, Missing, World
+from stui_sessions.domain.entities import Damaged, Entity, Key, Session
+from stui_sessions.domain.records import Updated, Used
+from stui_sessions.domain.times import Moment
+from stui_sessions.engine.attempts import ITEM_WEIGHT, Attempt, Decided, Waiter
+from stui_sessions.engine.cache import Cache
+from stui_sessions.engine.committer import Committer
+from stui_sessions.engine.errands import Errand, Signal, SystemRequest
+from stui_sessions.engine.feed import Feed
+from stui_sessions.engine.loader import Loader
+from stui_sessions.engine.uses import KEPT_USES, MOST_USES, UseRecorder
+from stui_sessions.errors import Refusal
+from stui_sessions.protocol.messages import NULL_ID, Success, failure
+from stui_sessions.protocol.registry import Command, Request
+from stui_sessions.storage.contract import Batch, Store
+
+Operation = Callable[[Any, Caller], Awaitable[Any]]
+"""Something of the server's that awaits: a request's parameters and its caller, to the result.  May raise Refusal."""
+
+
+class Engine:
+    """The inside of the server; behind a gate stands `ask`.
+
+    `clock` tells the time of a decision; `committed` is the newest commit in the store;
+    `operations` are what the server does itself for those commands that await.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        store: Store,
+        clock: Callable[[], Moment],
+        committed: int,
+        resident_limit: int,
+        operations: Mapping[str, Operation],
+        log: Any,
+    ) -> None:
+        self.world = world
+        self.clock = clock
+        self.committed = committed
+        """The newest commit that is on disk."""
+        self.cache = Cache(resident_limit)
+        self.feed = Feed(store, committed)
+        self.committer = Committer(store, self, self.feed, log)
+        self.loader = Loader(store, self, log)
+        self.recorder = UseRecorder(self, log)
+        self.batch = Batch(committed + 1, [], {}, {}, {})
+        """What gathers for the next commit."""
+        self.uses: dict[Key, int] = {}
+        """Sessions whose last use is not recorded, and when that was, ms."""
+        self._buckets: list[Bucket] = []
+        """What the gathering creations were counted for."""
+        self._waiting: dict[Waiter, None] = {}
+        self._operations = operations
+        self._operating: set[asyncio.Task[None]] = set()
+        self._log = log
+
+    # -- deciding
+
+    def ask(
+        self,
+        request: Request,
+        caller: Caller,
+        now: Moment,
+        resume: Callable[[], None],
+        attempt: Attempt | None = None,
+    ) -> Decided | Success | Attempt:
+        """Decide a request; a small reply that waits for nothing comes as it is.
+
+        An Attempt, if something is lacking: `resume` is called once `retry` is worth while.
+        """
+        command = request.command
+        handler = command.handler
+        if handler is None:
+            attempt = Attempt(request, caller, resume)
+            self._operate(attempt)
+            return attempt
+        if attempt is None:
+            draft = Draft(self.world, self.cache.entities, self.batch.number, command, caller, now)
+        else:
+            draft = Draft(
+                *(self.world, self.cache.entities, self.batch.number, command, caller, now),
+                *(attempt.answers, attempt.forgiving),
+            )
+        try:
+            result = handler(draft, request.parameters)
+        except Missing as missing:
+            return self._lacking(attempt or Attempt(request, caller, resume), draft, missing)
+        except Refusal as refusal:
+            return Decided(failure(request.id, refusal, now.text), draft.commit)
+        except Exception as error:
+            fault = self._fault(command.name, error)
+            return Decided(failure(request.id, fault, now.text), draft.commit)
+        return self._decided(request, draft, result)
+
+    def _decided(self, request: Request, draft: Draft, result: Any) -> Decided | Success:
+        """Accept the draft; what is to be told, and the commit that it waits for."""
+        changes = draft.changes
+        if changes or draft.uses:
+            self._accept(draft)
+        else:
+            move = self.cache.entities.move_to_end
+            for entity in draft.read:
+                move(entity.key)
+        reply = Success(request.id, "success", result, draft.now.text)
+        weigh, commit = request.command.weigh, draft.gathering if changes else draft.commit
+        if weigh is None:
+            if commit <= self.committed:
+                return reply
+            weight = ITEM_WEIGHT
+        else:
+            weight = ITEM_WEIGHT + weigh(result)
+        if not changes:
+            return Decided(reply, commit, False, False, weight)
+        only_used = type(changes[0][0]) is Used and all(type(record) is Used for record, _, _ in changes)
+        return Decided(reply, commit, True, only_used, weight)
+
+    def retry(self, attempt: Attempt, now: Moment) -> Decided | Success | Attempt:
+        """Decide again what was lacking something."""
+        request = attempt.request
+        if attempt.refusal is not None:
+            self.give_up(attempt)
+            return Decided(failure(request.id, attempt.refusal, now.text), 0)
+        if attempt.busy:
+            return attempt
+        if request.command.operation:
+            weigh, result = request.command.weigh, attempt.outcome
+            reply = Success(request.id, "success", result, now.text)
+            return Decided(reply, 0, weight=ITEM_WEIGHT if weigh is None else ITEM_WEIGHT + weigh(result))
+        decided = self.ask(request, attempt.caller, now, attempt.resume, attempt)
+        if decided is not attempt:
+            self.give_up(attempt)
+        return decided
+
+    def forgive(self, request: Request, caller: Caller, resume: Callable[[], None]) -> Attempt:
+        """A request that failed because the disk refused to record a use: it is to be decided without that."""
+        attempt = Attempt(request, caller, resume)
+        attempt.busy, attempt.forgiving = False, True
+        return attempt
+
+    def give_up(self, attempt: Attempt) -> None:
+        """Release what is held for an attempt whose peer has left."""
+        attempt.abandoned = True
+        self.cache.unpin(attempt.pinned)
+        attempt.pinned.clear()
+
+    def foresee(self, request: Request, caller: Caller) -> None:
+        """Begin the loads of a request whose turn comes later: deciding is pure, so it is tried on a spare draft."""
+        handler = request.command.handler
+        if handler is None:
+            return
+        numbers = self.world.last_number
+        draft = Draft(self.world, self.cache.entities, self.batch.number, request.command, caller, self.clock())
+        try:
+            handler(draft, request.parameters)
+        except Missing as missing:
+            if missing.keys:
+                self.loader.load(None, missing.keys)
+        except Exception:
+            return  # it is told when its turn has come
+        finally:
+            self.world.last_number = numbers
+
+    def _lacking(self, attempt: Attempt, draft: Draft, missing: Missing) -> Attempt:
+        """Pin what was read until now, and get the rest."""
+        for entity in draft.read:
+            if entity.key not in attempt.pinned:
+                attempt.pinned.add(entity.key)
+                self.cache.pin(entity.key)
+        if missing.question is not None:
+            self.loader.answer(attempt, missing.question)
+        else:
+            self.loader.load(attempt, missing.keys)
+        return attempt
+
+    def _operate(self, attempt: Attempt) -> None:
+        """Begin an operation of the server; nobody else waits for it."""
+        task = asyncio.create_task(self._operation(attempt))
+        self._operating.add(task)
+        task.add_done_callback(self._operating.discard)
+
+    async def _operation(self, attempt: Attempt) -> None:
+        request = attempt.request
+        try:
+            attempt.outcome = await self._operations[request.command.name](request.parameters, attempt.caller)
+        except Refusal as refusal:
+            attempt.refusal = refusal
+        except Exception as error:
+            attempt.refusal = self._fault(request.command.name, error)
+        attempt.busy = False
+        if not attempt.abandoned:
+            attempt.resume()
+
+    def _fault(self, command: str, error: Exception) -> Refusal:
+        """A fault of ours: the request has changed nothing, and the log says more."""
+        self._log.error("request.fault", command=command, exc_info=error)
+        return Refusal("internal_error", "a fault in the server; the request was not carried out")
+
+    def _accept(self, draft: Draft) -> None:
+        """What a draft has staged joins the batch."""
+        batch, cache, changes = self.batch, self.cache, draft.changes
+        if changes:
+            number, records, entities = batch.number, batch.records, cache.entities
+            for entity in draft.read:
+                if entity.commit < number and type(entity) is not Damaged:
+                    batch.expected[entity.key] = entity.version
+            if not records:
+                self.committer.wake()
+            for record, before, after in changes:
+                key = after.key
+                records.append(record)
+                batch.after[key] = after
+                if type(record) is Updated:  # nearly always
+                    entities[key] = after
+                    entities.move_to_end(key)
+                    growth = after.state_bytes - before.state_bytes  # type: ignore[union-attr]
+                    if growth:
+                        cache.grow(key, growth)
+                else:
+                    cache.put(after)
+                    batch.before.setdefault(key, before)
+        if draft.uses is not None:
+            self._note_uses(draft.uses, draft.staged())
+        if draft.bucket is not None:
+            self.world.rate.take(draft.bucket, draft.now.monotonic)
+            self._buckets.append(draft.bucket)
+
+    def _note_uses(self, used: Mapping[Key, int], staged: Mapping[Key, Entity]) -> None:
+        entities, uses = self.cache.entities, self.uses
+        for key, at in used.items():
+            entities[key] = staged[key]  # as large as it was
+            entities.move_to_end(key)
+            uses[key] = at
+        if len(uses) > MOST_USES:
+            self.recorder.record_soon()
+            while len(uses) > KEPT_USES:
+                del uses[next(iter(uses))]
+
+    # -- what loads bring
+
+    def take_in(self, found: Mapping[Key, Entity]) -> None:
+        """Entities as they are committed; what is in memory already is as new or newer."""
+        for key, entity in found.items():
+            if key not in self.cache.entities:
+                used = self.uses.get(key, 0)
+                if used and type(entity) is Session and not entity.status and used > entity.active_at:
+                    entity = structs.replace(entity, active_at=used)
+                self.cache.put(entity)
+
+    # -- waiting for commits
+
+    async def run(self, command: Command, parameters: Any) -> Any:
+        """Decide a request of the server's own, and wait until that is committed; its result.  Raises Refusal."""
+        return await Errand(self, SystemRequest(NULL_ID, command, parameters)).run()
+
+    async def until_committed(self) -> None:
+        """Wait until everything decided so far is on disk, or did not come about."""
+        everything = self.batch.number if self.batch.records else self.batch.number - 1
+        if everything > self.committed:
+            await Signal(self, everything).wait()
+
+    def hold(self, waiter: Waiter) -> None:
+        """`waiter` has replies that wait for a commit."""
+        self._waiting[waiter] = None
+
+    def let_go(self, waiter: Waiter) -> None:
+        self._waiting.pop(waiter, None)
+
+    def take_batch(self) -> tuple[Batch, list[Bucket]]:
+        """The batch for the next commit; what is decided from now on goes into the one after."""
+        batch, buckets = self.batch, self._buckets
+        self.batch, self._buckets = Batch(batch.number + 1, [], {}, {}, {}), []
+        return batch, buckets
+
+    def on_committed(self, batch: Batch) -> None:
+        """A commit is on disk: release those who waited for it, all together."""
+        number = self.committed = batch.number
+        if self.uses:
+            self._forget_uses(batch.after)
+        waiting, self._waiting = self._waiting, {}
+        for waiter in waiting:
+            waiter.release(number)
+
+    def _forget_uses(self, after: Mapping[Key, Entity]) -> None:
+        """Drop the notes of uses that are on disk now, and of sessions that have ended."""
+        for key in self.uses.keys() & after.keys():
+            entity = after[key]
+            if type(entity) is not Session or entity.status or entity.recorded_at >= self.uses[key]:
+                del self.uses[key]
+
+    def on_commit_failed(self, batch: Batch, buckets: list[Bucket], refusal: Refusal | None) -> None:
+        """Forget what a commit would have changed, and all that was decided on top of it.
+
+        Who wrote in it is refused, or decided again where there is no refusal: others
+        had committed what they stood on.
+        """
+        self.cache.drop(batch.after)
+        self.cache.drop(self.batch.after)
+        for bucket in (*buckets, *self._buckets):
+            self.world.rate.give_back(bucket)
+        self.batch, self._buckets = Batch(batch.number, [], {}, {}, {}), []
+        waiting, self._waiting = self._waiting, {}
+        for waiter in waiting:
+            waiter.redo(batch.number, refusal)

@@ -1,1 +1,0 @@
-"""The only part that knows asyncio: connections, commits, the sweeper."""

@@ -1,0 +1,199 @@
+"""The searching side of the tables: a read-only connection of its own.
+
+So that no load waits behind a search.  One search at a time, in a thread.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from heapq import nlargest
+from pathlib import Path
+
+from stui_sessions.domain.entities import SESSION, Session, session_key
+from stui_sessions.domain.finding import (
+    MAX_MATCHES,
+    Answer,
+    Counts,
+    Due,
+    DueFound,
+    DueSession,
+    Found,
+    Listing,
+    Question,
+    Reference,
+)
+from stui_sessions.domain.times import Expiry
+from stui_sessions.errors import StorageError
+from stui_sessions.storage.background import ended, interruptible
+from stui_sessions.storage.border import CAUGHT, Log, is_medium, translate
+from stui_sessions.storage.counting import due_at
+from stui_sessions.storage.local import queries
+from stui_sessions.storage.local.lists import bare, listed, rows
+from stui_sessions.storage.local.reader import connect_reading
+from stui_sessions.storage.local.rows import HEAD, decode_head, decode_text
+from stui_sessions.storage.local.statements import PIECE_ROWS, in_list, padded
+from stui_sessions.storage.local.unwritten import View
+
+HEADS = f"SELECT {HEAD} FROM sessions WHERE number IN ({{}})"
+
+
+class Searcher:
+    """Answers questions.  Connects when it is first asked."""
+
+    def __init__(self, path: Path, log: Log) -> None:
+        self._path = path
+        self._log = log
+        self._is_open = False
+        self._one = asyncio.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._work: asyncio.Future[Answer] | None = None
+
+    def open(self) -> None:
+        """Searches are welcome."""
+        self._is_open = True
+
+    async def search(self, question: Question, view: Callable[[], View], expiry: Expiry, now: int) -> Answer:
+        """The answer, as of one moment.
+
+        `view` tells what is not in the tables; it must hold what the tables get
+        meanwhile, too.
+        """
+        async with self._one:
+            if not self._is_open:
+                raise StorageError("the store is closed")
+            self._work = asyncio.ensure_future(asyncio.to_thread(self._run, question, view, expiry, now))
+            try:
+                return await interruptible(self._work, self._interrupt)
+            except CAUGHT as error:
+                if is_medium(error):
+                    self._disconnect()  # the next search tries anew
+                raise translate("searching the database", error) from error
+
+    async def close(self) -> None:
+        """End the search that is running, if one is, and disconnect.  Never raises."""
+        self._is_open = False
+        if self._work is not None:
+            await ended(self._work, self._interrupt)
+        self._disconnect()
+
+    def _interrupt(self) -> None:
+        if self._connection is not None:
+            self._connection.interrupt()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            connection.close()
+        except CAUGHT as error:
+            self._log.debug("database_close_failed", error=str(error))
+
+    def _run(self, question: Question, view: Callable[[], View], expiry: Expiry, now: int) -> Answer:
+        """In the thread.  First the moment of the tables, then that of the rest: so nothing is in neither."""
+        if self._connection is None:
+            self._connection = connect_reading(self._path, any_thread=True)
+        self._connection.execute("BEGIN")
+        try:
+            self._connection.execute("SELECT 1 FROM meta").fetchone()  # here the transaction begins
+            return run(self._connection, question, view(), expiry, now)
+        finally:
+            if self._connection.in_transaction:  # some errors end it
+                self._connection.execute("ROLLBACK")
+
+
+def run(connection: sqlite3.Connection, question: Question, view: View, expiry: Expiry, now: int) -> Answer:
+    """The answer to a question; in a transaction, so that all of it is of one moment."""
+
+    def is_live(s: Session) -> bool:
+        return expiry.is_live(s, now)
+
+    if isinstance(question, Listing):
+        return listed(connection, question, view, is_live)
+    if isinstance(question, Reference):
+        return _named(connection, question, view, is_live)
+    assert not isinstance(question, Counts)
+    return _due(connection, question, view)
+
+
+# -- references
+
+Candidate = tuple[int, int, Session | None]
+"""When a session was active, its number, and what it is, where that is known."""
+
+
+def _named(
+    connection: sqlite3.Connection, reference: Reference, view: View, is_live: Callable[[Session], bool]
+) -> Found:
+    """The most recently active of each kind of reference."""
+    found: dict[int, Session] = {}
+    for kind, query in queries.candidates(reference):
+        candidates = _candidates(connection, kind, query, view)
+        for s in _best(connection, kind, candidates, is_live):
+            found[s.number] = s
+    best = sorted(found.values(), key=lambda s: (s.active_at, s.number), reverse=True)
+    return Found([bare(s) for s in best])
+
+
+def _candidates(connection: sqlite3.Connection, kind: Reference, query: queries.Query, view: View) -> list[Candidate]:
+    """All that may be meant, some thousands at most."""
+    found: list[Candidate] = [(s.active_at, s.number, s) for s in view.moved_sessions() if kind.matches(s)]
+    for number, name, active_at in rows(connection, [query], PIECE_ROWS):
+        if number in view.moved:
+            continue
+        newer = view.get((kind.tenant, SESSION, decode_text(name)))
+        if isinstance(newer, Session):
+            found.append((newer.active_at, newer.number, newer))
+        elif isinstance(active_at, int):
+            found.append((active_at, number, None))
+    return found
+
+
+def _best(
+    connection: sqlite3.Connection, kind: Reference, candidates: list[Candidate], is_live: Callable[[Session], bool]
+) -> list[Session]:
+    """MAX_MATCHES + 1 of them, the most recently active first."""
+    found: list[Session] = []
+    most = MAX_MATCHES + 1
+    count = most
+    while candidates and len(found) < most:
+        some = nlargest(count, candidates, key=lambda c: c[:2])
+        heads = _heads(connection, [number for _, number, s in some if s is None])
+        for _, number, known in some:
+            s = known or heads.get(number)
+            # Ids name sessions of any status; the other kinds name live ones.
+            if s is not None and kind.matches(s) and (kind.prefix or is_live(s)):
+                found.append(s)
+        taken = {number for _, number, _ in some}
+        candidates = [c for c in candidates if c[1] not in taken]
+        count = PIECE_ROWS
+    return found[:most]
+
+
+def _heads(connection: sqlite3.Connection, numbers: list[int]) -> dict[int, Session]:
+    found = {}
+    for start in range(0, len(numbers), PIECE_ROWS):
+        some = padded(numbers[start : start + PIECE_ROWS])
+        for head in connection.execute(in_list(HEADS, len(some)), some).fetchall():
+            session = decode_head(*head)
+            if session is not None:
+                found[session.number] = session
+    return found
+
+
+# -- sessions that are due
+
+
+def _due(connection: sqlite3.Connection, question: Due, view: View) -> DueFound:
+    found = []
+    for tenant, number, name, at, size in connection.execute(*queries.due(question, len(view.moved))).fetchall():
+        if number not in view.moved:
+            key = session_key(decode_text(tenant), decode_text(name))
+            newer = view.get(key)
+            found.append(DueSession(key, at, number, newer.state_bytes if isinstance(newer, Session) else size))
+    for s in view.moved_sessions():
+        at = due_at(s)
+        if s.status == question.status and at <= question.before and (at, s.number) > question.after:
+            found.append(DueSession(s.key, at, s.number, s.state_bytes))
+    found.sort(key=lambda d: (d.due_at, d.number))
+    return DueFound(found[: question.limit])

@@ -1,0 +1,60 @@
+"""Answers while rounds of writing behind are under way all the time, in small pieces."""
+
+import asyncio
+import random
+
+import pytest
+
+from stui_sessions.domain.finding import Counts
+from stui_sessions.storage.local import Limits, statements
+from stui_sessions.storage.local import store as store_module
+from tests.storage.contract.test_query import (
+    STATUSES,
+    Crowd,
+    check_references,
+    counted,
+    expected,
+    listing,
+    told,
+    walked,
+)
+from tests.storage.stores import LocalMaker, Scribe
+
+
+@pytest.mark.parametrize("settled", [0, 3, 10_000])
+@pytest.mark.parametrize("seed", range(4))
+async def test_answers_right_after_commits(
+    local: LocalMaker, monkeypatch: pytest.MonkeyPatch, seed: int, settled: int
+) -> None:
+    monkeypatch.setattr(statements, "WRITTEN_ROWS", 2)
+    monkeypatch.setattr(store_module, "SETTLED", settled)
+    local.limits = Limits(interval=0.0)
+    store = local.make()
+    await store.open()
+    scribe = Scribe(store)
+    chance = random.Random(seed)
+    crowd = Crowd(scribe, chance, 0, 1, 500)
+    for _ in range(250):
+        for _ in range(chance.randrange(1, 5)):
+            crowd.change()
+        await scribe.commit()
+        for _ in range(chance.choice([0, 0, 1, 5])):
+            await asyncio.sleep(0)
+        sort = chance.choice(["last_activity", "created_at", "title"])
+        filters = chance.choice([{}, {"client_id": "c1"}, {"user_id": "u1"}, {"with_state": True}])
+        wanted = listing(
+            sort, chance.random() < 0.5, status=chance.choice(STATUSES), limit=chance.choice([2, 100]), **filters
+        )
+        answers = await asyncio.gather(
+            walked(store, wanted, scribe.at),
+            store.read([s.key for s in chance.sample(scribe.sessions(), min(5, len(scribe.sessions())))]),
+        )
+        assert told(answers[0], wanted.with_state) == told(expected(scribe, wanted, scribe.at), wanted.with_state)
+        for key, entity in answers[1].items():
+            assert entity.version == scribe.entities[key].version
+        if chance.random() < 0.1:
+            await check_references(store, scribe, scribe.at)
+    assert store._behind is not None
+    assert store._behind.tables_commit > 20
+    await scribe.check()
+    assert await store.query(Counts(""), scribe.at) == counted(scribe)
