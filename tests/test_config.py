@@ -50,7 +50,7 @@ DOCUMENTED = {
     "output_limit": 4 * 1_048_576,
     "buffer_limit": 48 * 1_048_576,
     "resident_limit": 64 * 1_048_576,
-    "journal_limit": 64 * 1_048_576,
+    "journal_limit": 32 * 1_048_576,
     "snapshot_interval": 2,
     "log_retention": 86_400,
     "log_limit": 256 * 1_048_576,

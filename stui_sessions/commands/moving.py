@@ -16,7 +16,7 @@ from stui_sessions.domain.draft import Draft
 from stui_sessions.domain.entities import SessionData, size_of_state
 from stui_sessions.domain.finding import Found
 from stui_sessions.domain.labels import check_metadata, is_clean
-from stui_sessions.domain.moving import ask_for_import, import_one
+from stui_sessions.domain.moving import Needs, ask_for_import, import_one
 from stui_sessions.domain.times import slack_ms
 from stui_sessions.errors import Refusal
 from stui_sessions.protocol.fields import LAST_MS, MAX_SESSION_ID, SessionId, says
@@ -118,14 +118,27 @@ class ImportParams(Struct, forbid_unknown_fields=True, dict=True):
         ),
     ] = "error"
 
+    # What follows is made once, however often the request is decided.
+
+    @cached_property
+    def texts(self) -> list[bytes]:
+        """The text of the session of each row."""
+        return [bytes(row.session) for row in self.sessions]
+
     @cached_property
     def read(self) -> list[SessionData | Refusal]:
-        """The session of each row, or what is wrong with it: read once, however often the request is decided."""
-        return [_read(row) for row in self.sessions]
+        """The session of each row, or what is wrong with it."""
+        return [_read(row.checksum, text) for row, text in zip(self.sessions, self.texts, strict=True)]
+
+    @cached_property
+    def needs(self) -> Needs:
+        """What the sessions need."""
+        return Needs([row for row in self.read if isinstance(row, SessionData)])
 
 
 def import_sessions(draft: Draft, p: ImportParams) -> ImportResult:
-    ask_for_import(draft, [row for row in p.read if isinstance(row, SessionData)])
+    ask_for_import(draft, p.needs)
+    limit = draft.world.rules.max_state_bytes
     counts = dict.fromkeys(("created", "replaced", "skipped", "renamed"), 0)
     renamed: list[ImportRename] = []
     errors: list[ImportFailure] = []
@@ -133,7 +146,8 @@ def import_sessions(draft: Draft, p: ImportParams) -> ImportResult:
         try:
             if isinstance(row, Refusal):
                 raise row
-            check_size(draft, _size_of(row))
+            if (size := _size_of(row)) > limit:
+                check_size(draft, size)
             outcome, session_id = import_one(draft, row, p.on_conflict)
         except Refusal as refusal:
             errors.append(ImportFailure(number, refusal.text, refusal.code))
@@ -149,10 +163,10 @@ def _size_of(row: SessionData) -> int:
     return size_of_state(row.session_state, row.workspace_context, row.inspector_state, row.object_registry)
 
 
-def _read(row: ExportRow) -> SessionData | Refusal:
+def _read(checksum: str, text: bytes) -> SessionData | Refusal:
     """The session of a row, or why no session of this server can be like that."""
     try:
-        record = record_of(row)
+        record = record_of(checksum, text)
         check_metadata(bytes(record.metadata))
     except Refusal as refusal:
         return refusal
@@ -192,5 +206,5 @@ IMPORT_SESSIONS = Command(
     f"metadata_too_large {WRITING_ERRORS} session_damaged",
     by_position=("sessions",),
     levels=3,
-    inner_texts=lambda p: [bytes(row.session) for row in p.sessions],
+    inner_texts=lambda p: p.texts,
 )

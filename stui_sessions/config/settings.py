@@ -186,7 +186,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         int,
         _about("Changes that are in the log and not yet in the tables; commits wait behind it. At least "
                "twice `max_state_bytes` and one `max_message_bytes`.", unit="bytes", reload=RELOAD, ge=KIB, le=TIB),
-    ] = 64 * MIB  # fmt: skip
+    ] = 32 * MIB  # fmt: skip
     snapshot_interval: Annotated[
         int, _about("Time between two rounds that write changes into the tables.", unit="seconds", ge=1, le=3600)
     ] = 2

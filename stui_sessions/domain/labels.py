@@ -12,6 +12,8 @@ _INVISIBLE = "\N{ZERO WIDTH SPACE}\N{ZERO WIDTH NO-BREAK SPACE}"  # joiners stay
 
 def visible_part(title: str) -> str:
     """`title` without what cannot be seen; blanks at its ends stay."""
+    if title.isprintable():  # nearly always
+        return title
     return "".join(c for c in title if unicodedata.category(c) != "Cc" and c not in _INVISIBLE)
 
 

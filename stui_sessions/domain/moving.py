@@ -1,6 +1,6 @@
 """Sessions that come from another server, as they were exported there."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
@@ -11,15 +11,32 @@ from stui_sessions.domain.manager import begin, expire, remove
 from stui_sessions.errors import Refusal
 
 
-def ask_for_import(draft: Draft, rows: Iterable[SessionData]) -> None:
+class Needs:
+    """The places of sessions that are to be imported, their owners and external ids.
+
+    Found once: one request is decided again and again until it lacks nothing.
+    """
+
+    def __init__(self, rows: Sequence[SessionData]) -> None:
+        self._rows = rows
+        self._keys: dict[str, list[Key]] = {}
+
+    def keys(self, tenant: str) -> list[Key]:
+        """Each key once."""
+        if tenant not in self._keys:
+            keys: list[Key] = []
+            for row in self._rows:
+                keys.append(session_key(tenant, row.session_id))
+                if row.status == LIVE:
+                    keys += names(tenant, row.about.user_id, row.client_id, row.about.external_id)
+            self._keys[tenant] = list(dict.fromkeys(keys))
+        return self._keys[tenant]
+
+
+def ask_for_import(draft: Draft, needs: Needs) -> None:
     """Have everything at hand that importing these sessions may need."""
     tenant = draft.caller.tenant
-    keys: list[Key] = []
-    for row in rows:
-        keys.append(session_key(tenant, row.session_id))
-        if row.status == LIVE:
-            keys += names(tenant, row.about.user_id, row.client_id, row.about.external_id)
-    found = draft.entities(dict.fromkeys(keys))
+    found = draft.entities(needs.keys(tenant))
     ask_for_names(draft, [s for s in found if isinstance(s, Session) and s.status == LIVE])
     holders = {session_key(tenant, h.session_id): None for h in found if isinstance(h, Holder)}
     ask_for_names(draft, [s for s in draft.entities(holders) if isinstance(s, Session) and s.status == LIVE])

@@ -1,6 +1,6 @@
 """What is in memory: entities as they were committed, or as the gathering commit will have them."""
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable
 
 from stui_sessions.domain.entities import Entity, Key
@@ -23,14 +23,14 @@ class Cache:
         self.bytes = 0
         """Memory that they take, about."""
         self.pinned_bytes = 0
-        self._pins: Counter[Key] = Counter()
+        self._pins: dict[Key, int] = {}
 
     def put(self, entity: Entity) -> None:
         """Keep it, in the place of what was there."""
         key = entity.key
         before = self.entities.pop(key, None)
         self.entities[key] = entity
-        growth = entity.cost - (0 if before is None else before.cost)
+        growth = entity.cost if before is None else entity.cost - before.cost
         self.bytes += growth
         if key in self._pins:
             self.pinned_bytes += growth
@@ -46,18 +46,17 @@ class Cache:
 
     def pin(self, key: Key) -> None:
         """Keep what is (or comes) under this key until it is unpinned as often."""
-        self._pins[key] += 1
-        if self._pins[key] == 1 and key in self.entities:
+        pins = self._pins[key] = self._pins.get(key, 0) + 1
+        if pins == 1 and key in self.entities:
             self.pinned_bytes += self.entities[key].cost
 
     def unpin(self, keys: Iterable[Key]) -> None:
+        pins, entities = self._pins, self.entities
         for key in keys:
-            if self._pins[key] > 1:
-                self._pins[key] -= 1
-                continue
-            del self._pins[key]
-            entity = self.entities.get(key)
-            if entity is not None:
+            left = pins.pop(key) - 1
+            if left:
+                pins[key] = left
+            elif (entity := entities.get(key)) is not None:
                 self.pinned_bytes -= entity.cost
 
     def grow(self, key: Key, growth: int) -> None:

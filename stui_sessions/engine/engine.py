@@ -14,7 +14,7 @@ from msgspec import structs
 from stui_sessions.domain.caller import Caller
 from stui_sessions.domain.draft import Bucket, Draft, Missing, World
 from stui_sessions.domain.entities import Damaged, Entity, Key, Session
-from stui_sessions.domain.records import Updated, Used
+from stui_sessions.domain.records import Record, Updated, Used
 from stui_sessions.domain.times import Moment
 from stui_sessions.engine.attempts import ITEM_WEIGHT, Attempt, Decided, Waiter
 from stui_sessions.engine.cache import Cache
@@ -98,17 +98,8 @@ class Engine:
             )
         try:
             result = handler(draft, request.parameters)
-        except Missing as missing:
-            return self._lacking(attempt or Attempt(request, caller, resume), draft, missing)
-        except Refusal as refusal:
-            return Decided(failure(request.id, refusal, now.text), draft.commit)
         except Exception as error:
-            fault = self._fault(command.name, error)
-            return Decided(failure(request.id, fault, now.text), draft.commit)
-        return self._decided(request, draft, result)
-
-    def _decided(self, request: Request, draft: Draft, result: Any) -> Decided | Success:
-        """Accept the draft; what is to be told, and the commit that it waits for."""
+            return self._not_done(request, draft, error, attempt or Attempt(request, caller, resume))
         changes = draft.changes
         if changes or draft.uses:
             self._accept(draft)
@@ -116,8 +107,8 @@ class Engine:
             move = self.cache.entities.move_to_end
             for entity in draft.read:
                 move(entity.key)
-        reply = Success(request.id, "success", result, draft.now.text)
-        weigh, commit = request.command.weigh, draft.gathering if changes else draft.commit
+        reply = Success(request.id, "success", result, now.text)
+        weigh, commit = command.weigh, draft.gathering if changes else draft.commit
         if weigh is None:
             if commit <= self.committed:
                 return reply
@@ -126,8 +117,14 @@ class Engine:
             weight = ITEM_WEIGHT + weigh(result)
         if not changes:
             return Decided(reply, commit, False, False, weight)
-        only_used = type(changes[0][0]) is Used and all(type(record) is Used for record, _, _ in changes)
-        return Decided(reply, commit, True, only_used, weight)
+        return Decided(reply, commit, True, type(changes[0][0]) is Used and _only_uses(changes), weight)
+
+    def _not_done(self, request: Request, draft: Draft, error: Exception, attempt: Attempt) -> Decided | Attempt:
+        """What becomes of a request that lacks something, was refused, or broke; its draft is thrown away."""
+        if isinstance(error, Missing):
+            return self._lacking(attempt, draft, error)
+        refusal = error if isinstance(error, Refusal) else self._fault(request.command.name, error)
+        return Decided(failure(request.id, refusal, draft.now.text), draft.commit)
 
     def retry(self, attempt: Attempt, now: Moment) -> Decided | Success | Attempt:
         """Decide again what was lacking something."""
@@ -215,7 +212,7 @@ class Engine:
         batch, cache, changes = self.batch, self.cache, draft.changes
         if changes:
             number, records, entities = batch.number, batch.records, cache.entities
-            for entity in draft.read:
+            for entity in draft.read:  # what is in the batch already stands on what is expected of it
                 if entity.commit < number and type(entity) is not Damaged:
                     batch.expected[entity.key] = entity.version
             if not records:
@@ -316,3 +313,7 @@ class Engine:
         waiting, self._waiting = self._waiting, {}
         for waiter in waiting:
             waiter.redo(batch.number, refusal)
+
+
+def _only_uses(changes: list[tuple[Record, Entity, Entity]]) -> bool:
+    return all(type(record) is Used for record, _, _ in changes)

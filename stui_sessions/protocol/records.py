@@ -82,10 +82,9 @@ def row_of(record: SessionRecord) -> ExportRow:
     return ExportRow(f"{crc32(text):08x}", Raw(text))
 
 
-def record_of(row: ExportRow) -> SessionRecord:
-    """The record of a row, once its checksum and its fields are checked; raises Refusal."""
-    text = bytes(row.session)
-    if f"{crc32(text):08x}" != row.checksum:
+def record_of(checksum: str, text: bytes) -> SessionRecord:
+    """The record of a row with this text, once its checksum and its fields are checked; raises Refusal."""
+    if f"{crc32(text):08x}" != checksum:
         raise Refusal("checksum_mismatch", "the row is not what was exported: its checksum is another one")
     try:
         record = _decode(text)

@@ -50,9 +50,11 @@ def line(command: str, number: int) -> bytes:
     return json.dumps({"id": number, "command": command, "parameters": parameters}).encode() + b"\n"
 
 
-async def load(port: int, commands: list[str], sessions: int, seconds: float, connections: int, pipeline: int) -> float:
+async def load(
+    port: int, commands: list[str], sessions: int, seconds: float, connections: int, pipeline: int, seed: int = 7
+) -> float:
     """Requests per second over `connections`, each with bursts of `pipeline` requests for random sessions."""
-    choose = random.Random(7)
+    choose = random.Random(seed)
     done = 0
     end = time.monotonic() + seconds
 

@@ -49,7 +49,7 @@ from stui_sessions.domain.finding import (
 )
 from stui_sessions.domain.limits import ClientLists, CreationRate
 from stui_sessions.domain.manager import begin
-from stui_sessions.domain.moving import ask_for_import
+from stui_sessions.domain.moving import Needs, ask_for_import
 from stui_sessions.domain.records import Created, Record
 from stui_sessions.domain.times import Expiry, Moment, format_instant
 from stui_sessions.domain.upkeep import record_uses, sweep
@@ -247,7 +247,8 @@ class House:
     def put(self, data: SessionData) -> None:
         """A session that was stored by somebody else."""
         key = session_key("", data.session_id)
-        self.decide(lambda draft: (ask_for_import(draft, [data]), begin(draft, draft.entity(key), data)), SWEEP, SYSTEM)
+        needs = Needs([data])
+        self.decide(lambda draft: (ask_for_import(draft, needs), begin(draft, draft.entity(key), data)), SWEEP, SYSTEM)
         self.log.clear()
         self.forget()
 

@@ -290,6 +290,56 @@ async def test_a_log_that_moves_on_while_it_is_read(local: LocalMaker, monkeypat
     await holds(local, local.directory / "copy", scribe)
 
 
+async def test_commits_while_the_log_is_read(local: LocalMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written behind the end that was found is no damage, but more of the log."""
+    store, scribe = await opened(local)
+    fill(scribe, 1, 5)
+    await scribe.commit()
+    behind = segments.Entries.behind
+    looks: list[int] = []
+
+    def writing(entries: segments.Entries, offset: int) -> Any:
+        looks.append(offset)
+        if len(looks) < 4:
+            asyncio.run_coroutine_threadsafe(more(), loop).result(30)
+        return behind(entries, offset)
+
+    async def more() -> None:
+        for _ in range(2):
+            scribe.update(scribe.session(1), b'{"looks":%d}' % len(looks))
+            await scribe.commit()
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(segments.Entries, "behind", writing)
+    monkeypatch.setattr(backup, "ATTEMPTS", 1)
+    await asyncio.to_thread(backup.copy, store.path, local.directory / "copy", RecordingLog())
+    assert len(looks) == 4
+    await holds(local, local.directory / "copy", scribe)
+
+
+async def test_a_log_that_cannot_be_read_is_an_error_of_the_store(
+    local: LocalMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, scribe = await opened(local)
+    for n in range(1, 4):
+        fill(scribe, n, n)
+        await scribe.commit()
+    assert store._behind is not None
+
+    async def nothing() -> None:
+        pass
+
+    monkeypatch.setattr(store._behind, "flush", nothing)
+    (segment, *_) = segments.directory_of(store.path).glob("*.log")
+    with segment.open("r+b") as file:
+        file.seek(segments.START + 100)
+        file.write(b"damage")
+    with pytest.raises(StorageError, match="the log is damaged"):
+        await store.copy(local.directory / "copy")
+    assert not (local.directory / "copy").exists()
+    monkeypatch.undo()
+
+
 async def test_a_database_without_its_log_is_no_backup(local: LocalMaker) -> None:
     store, scribe = await opened(local)
     fill(scribe, 1, 5)

@@ -212,6 +212,7 @@ async def test_a_round_that_begins_of_itself(local: LocalMaker) -> None:
 async def test_a_search_that_fails_to_write_costs_nothing(local: LocalMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the middle of a round, sessions are to be put in their places first, and that fails half-way."""
     monkeypatch.setattr(statements, "WRITTEN_ROWS", 1)
+    monkeypatch.setattr(writebehind_module, "UNDER_WAY", 1)
     store, scribe = await opened(local)
     for n in range(1, 9):
         scribe.create(n)
@@ -240,3 +241,23 @@ async def test_a_search_that_fails_to_write_costs_nothing(local: LocalMaker, mon
     await scribe.check()
     await reopened(local, store, scribe)
     await scribe.check()
+
+
+async def test_a_start_with_a_full_log_takes_changes_before_its_first_round(
+    local: LocalMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, scribe = await opened(local)
+    s = scribe.create(1)
+    for _ in range(20):
+        scribe.update(s, b'{"a":"%s"}' % (b"x" * 1000), replaces=True)
+        await scribe.commit()
+    monkeypatch.setattr(writebehind_module.WriteBehind, "is_due", lambda self: False)
+    store = await reopened(local, store, scribe)
+    store.limits = writebehind_module.Limits(interval=3600.0, journal_limit=store.usage().behind)
+    assert not store._is_full()
+    store.limits = writebehind_module.Limits(interval=3600.0, journal_limit=store.usage().behind // 2)
+    assert store._is_full()  # however often it is killed, there is an end to it
+    store.limits = writebehind_module.Limits(interval=3600.0, journal_limit=store.usage().behind)
+    assert store._behind is not None
+    store._behind.rounds = 1
+    assert store._is_full()

@@ -270,15 +270,14 @@ class Dialogue:
         self.backlog = None if first is None else deque((first, *rest))
 
     def _look_ahead(self) -> None:
-        """Start the loads of requests that come next; they are decided in their turn."""
+        """Start the loads of requests that come next, once for each; they are decided in their turn."""
         backlog = self.backlog
         assert backlog is not None
         for i in range(1, min(LOOK_AHEAD, len(backlog))):
             item = backlog[i]
             if type(item) is bytes:
                 try:
-                    item = backlog[i] = self._codec.decode(item)
+                    request = backlog[i] = self._codec.decode(item)
                 except Malformed:
                     continue
-            if self._codec.is_request(item):
-                self._engine.foresee(item, self._caller)
+                self._engine.foresee(request, self._caller)

@@ -106,7 +106,7 @@ def _copy_moment(source: Path, target: Path, log: Log, stop: Stop) -> Start | No
             reading.execute("SELECT 1 FROM meta").fetchone()  # here the transaction begins
             try:
                 found = _look(reading, source, log)
-            except StartError:
+            except (StartError, FileNotFoundError):
                 if attempt + 1 == ATTEMPTS:
                     raise
                 continue  # a segment was taken out of use, or is being written, just now

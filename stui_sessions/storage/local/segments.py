@@ -219,6 +219,10 @@ class Entries:
             self._begin, at = offset, 0
         return self._window[at : at + length]
 
+    def forget(self) -> None:
+        """Read anew what was read: it may have been written meanwhile."""
+        self._window = b""
+
     def at(self, offset: int) -> tuple[Header, bytes] | None:
         """The whole entry there, None if there is none."""
         raw = self._read(offset, HEADER_SIZE)
@@ -258,6 +262,7 @@ class Entries:
     def behind(self, offset: int) -> Iterator[Header]:
         """Whole entries that are somewhere from `offset` on, whatever is between them."""
         overlap = len(self._mark) - 1
+        self.forget()
         while offset < self.size:
             window, place = os.pread(self._fd, WINDOW, offset), 0
             while (at := window.find(self._mark, place)) >= 0:

@@ -272,7 +272,8 @@ class LocalStore:
     def _is_full(self) -> bool:
         """There is so much that is not in the tables that commits have to wait."""
         limits, unwritten = self.limits, self._unwritten
-        return unwritten.size >= limits.journal_limit or unwritten.takes(limits.memory_limit)
+        more = 1.5 if self._opened()[1].rounds == 0 else 1.0  # a start with a full log takes changes at once
+        return unwritten.size >= more * limits.journal_limit or unwritten.takes(int(more * limits.memory_limit))
 
     async def _refuse_stale(self, batch: Batch) -> None:
         stale, unknown = self._unwritten.stale(batch.expected)
@@ -360,6 +361,8 @@ class LocalStore:
         try:
             work = asyncio.ensure_future(asyncio.to_thread(backup.copy, self.path, path, self._log, stop))
             await interruptible(work, stop.set)
+        except StartError as error:
+            raise StorageError(str(error)) from error
         finally:
             await self._tables.shrink()
 

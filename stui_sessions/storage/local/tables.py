@@ -37,6 +37,7 @@ class Tables:
         self._path = path
         self._log = log
         self._connection: aiosqlite.Connection | None = None
+        self._connecting = asyncio.Lock()
         self.is_open = False
         self.damage: StorageDamaged | None = None
         """Set when the database was found damaged: from then on it is left alone."""
@@ -60,8 +61,10 @@ class Tables:
         if self.damage is not None:
             raise self.damage
         if self._connection is None:  # given up after an I/O error
-            self._connection = await self._connect()
-            self._log.info("database_reopened")
+            async with self._connecting:  # several statements may find it so
+                if self._connection is None:
+                    self._connection = await self._connect()
+                    self._log.info("database_reopened")
         return self._connection
 
     async def execute(self, statement: Statement) -> None:

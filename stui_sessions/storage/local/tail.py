@@ -115,7 +115,25 @@ class _Walk:
     def _segment(self, segment: Segment, entries: Entries, expected: int) -> int:
         """Walk through one segment; the number that is expected behind it."""
         end = START
-        for header, offset, payload in entries.walk():
+        while True:
+            expected, end = self._walk(segment, entries, expected, end)
+            place = self.hole if self.hole and end == START else f"{segment.path}, offset {end}"
+            damage = self._judged(entries, expected, end, place)
+            if not damage:
+                break
+            entries.forget()
+            following = entries.at(end)
+            if following is None or following[0].number != expected:
+                raise StartError(damage)
+            # A server has written on meanwhile: go on with that.
+        segment.end = end
+        if end > START or not self.hole:
+            self.hole = place
+        return expected
+
+    def _walk(self, segment: Segment, entries: Entries, expected: int, end: int) -> tuple[int, int]:
+        """Through entries without a gap; the number that is expected behind them, and where."""
+        for header, offset, payload in entries.walk(end):
             if header.number != expected:
                 break
             end = offset + entry_size(header)
@@ -124,29 +142,26 @@ class _Walk:
             if header.number > self.behind:
                 self._whole(header, payload, segment)
             expected += 1
-        segment.end = end
-        for header in entries.behind(end):
-            self._judge(header, expected, self.hole if self.hole and end == START else f"{segment.path}, offset {end}")
-        if end > START or not self.hole:
-            self.hole = f"{segment.path}, offset {end}"
-        return expected
+        return expected, end
 
     def _whole(self, header: Header, payload: bytes, segment: Segment) -> None:
         size = entry_size(header)
         self.tail.size += size
         self.on_entry(header, decode_payload(header, payload, str(segment.path)), size)
 
-    def _judge(self, header: Header, expected: int, where: str) -> None:
-        """A whole entry lies behind the place where `expected` should be: is that damage?"""
+    def _judged(self, entries: Entries, expected: int, end: int, place: str) -> str:
+        """Whole entries lie behind the place where `expected` should be: what that says of damage, "" if nothing."""
         missing = max(expected, self.behind + 1)
-        if header.number <= self.behind:
-            return  # the tables have it
-        if header.synced >= missing or header.number <= expected:
-            raise StartError(
-                f"the log is damaged: commit {missing} is missing at {where}, and commit {header.number} is there. "
-                f"{LEFT}"
-            )
-        self.tail.is_torn = True
+        for header in entries.behind(end):
+            if header.number <= self.behind:
+                continue  # the tables have it
+            if header.synced >= missing or header.number <= expected:
+                return (
+                    f"the log is damaged: commit {missing} is missing at {place}, and commit {header.number} is there. "
+                    f"{LEFT}"
+                )
+            self.tail.is_torn = True
+        return ""
 
 
 def entry_size(header: Header) -> int:

@@ -46,6 +46,7 @@ class Generation(Struct):
     last: int = 0  # the newest commit
     size: int = 0  # bytes of log
     memory: int = 0  # bytes of entities, at most
+    exact: int = 0  # what they took when they were last counted
 
 
 def _generation() -> Generation:
@@ -130,8 +131,10 @@ class Unwritten:
     def takes(self, enough: int) -> bool:
         """The entities of no round take `enough` bytes; counted anew if it seems so, for some are counted twice."""
         current = self._current
-        if current.memory >= enough:
-            current.memory = _memory_of(current.entities.values())
+        if current.memory < enough:
+            return False
+        if current.exact < enough:
+            current.memory = current.exact = _memory_of(current.entities.values())
         return current.memory >= enough
 
     @property

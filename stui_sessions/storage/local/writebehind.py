@@ -8,6 +8,7 @@ two pieces.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
@@ -20,11 +21,13 @@ from stui_sessions.storage.border import Log
 from stui_sessions.storage.counting import Counters
 from stui_sessions.storage.local import meta
 from stui_sessions.storage.local.log import CommitLog
-from stui_sessions.storage.local.statements import Plan
+from stui_sessions.storage.local.statements import Plan, Statement
 from stui_sessions.storage.local.tables import Tables
 from stui_sessions.storage.local.unwritten import Generation, Pins, Unwritten
 
 PORTION = 2048
+UNDER_WAY = 4
+"""Statements handed over at once: while the loop is busy, the tables' thread goes on with the next one."""
 
 REST = 4
 """Times as long as a round took until the next one, where nothing urges: rounds take a part of the machine only."""
@@ -64,6 +67,8 @@ class WriteBehind:
     ) -> None:
         self.tables_commit = 0
         """Every commit up to here is in the tables."""
+        self.rounds = 0
+        """Rounds that are over."""
         self._tables = tables
         self._unwritten = unwritten
         self._pins = pins
@@ -194,6 +199,7 @@ class WriteBehind:
             self._unwritten.give_back()
             raise
         self.tables_commit = generation.last
+        self.rounds += 1
         for some in _portions(generation.entities.values()):
             self._unwritten.remember(some)
             await asyncio.sleep(0)
@@ -209,10 +215,25 @@ class WriteBehind:
         for some in _portions(generation.entities.values()):
             plan.add(some)
             await asyncio.sleep(0)
-        for statement in plan.statements(generation.removed, self._clock(), self._unwritten.is_ahead):
-            await self._tables.execute(statement)
-            if self._settling_wanted is not None:
-                await self._settle()
+        await self._run_all(plan.statements(generation.removed, self._clock(), self._unwritten.is_ahead), True)
+
+    async def _run_all(self, statements: Iterable[Statement], settling: bool = False) -> None:
+        """Run statements in their order, a few of them handed over ahead; `settling`: that may come in between."""
+        under_way: deque[asyncio.Task[None]] = deque()
+        try:
+            for statement in statements:
+                under_way.append(asyncio.create_task(self._tables.execute(statement)))
+                if len(under_way) == UNDER_WAY:
+                    await under_way[0]
+                    under_way.popleft()
+                if settling and self._settling_wanted is not None:
+                    await self._settle()
+            while under_way:
+                await under_way[0]
+                under_way.popleft()
+        finally:
+            if under_way:  # one has failed: the others are over too before anybody writes what is newer
+                await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _settle(self) -> None:
         """Write the sessions that are in other places of lists than the tables say."""
@@ -224,8 +245,7 @@ class WriteBehind:
             for some in _portions(entities):
                 plan.add(some)
                 await asyncio.sleep(0)
-            for statement in plan.statements(removed, self._clock()):
-                await self._tables.execute(statement)
+            await self._run_all(plan.statements(removed, self._clock()))
             self._unwritten.note_ahead(entities)
             await self._pins.passed()
             self._unwritten.settle(moved, entities)
