@@ -86,9 +86,7 @@ class Engine:
         command = request.command
         handler = command.handler
         if handler is None:
-            attempt = Attempt(request, caller, resume)
-            self._operate(attempt)
-            return attempt
+            return self._operate(Attempt(request, caller, resume))
         if attempt is None:
             draft = Draft(self.world, self.cache.entities, self.batch.number, command, caller, now)
         else:
@@ -184,11 +182,12 @@ class Engine:
             self.loader.load(attempt, missing.keys)
         return attempt
 
-    def _operate(self, attempt: Attempt) -> None:
+    def _operate(self, attempt: Attempt) -> Attempt:
         """Begin an operation of the server; nobody else waits for it."""
         task = asyncio.create_task(self._operation(attempt))
         self._operating.add(task)
         task.add_done_callback(self._operating.discard)
+        return attempt
 
     async def _operation(self, attempt: Attempt) -> None:
         request = attempt.request
