@@ -201,7 +201,9 @@ class Draft(Struct, gc=False):
     def stage(self, before: Entity, kind: Callable[..., Record], *fields: Any) -> Entity:
         """A record of `kind` with these fields is to be committed; the entity after it."""
         record = kind(before.key, before.version + 1, self.now.wall, self.caller.name, before.commit, *fields)
-        return self._note(before, record, apply(before, record, self.gathering))
+        after = apply(before, record, self.gathering)
+        self.changes.append((record, before, after))
+        return after
 
     def save(self, s: Session, record: Updated, keys: tuple[str, ...] | None) -> Session:
         """State is to be saved; `keys`: the top-level keys of its `session_state`, where they are known."""
@@ -236,10 +238,6 @@ class Draft(Struct, gc=False):
             self.after.update((after.key, after) for _, _, after in self.changes[self.noted :])
             self.noted = len(self.changes)
         return self.after
-
-    def _note(self, before: Entity, record: Record, after: Entity) -> Entity:
-        self.changes.append((record, before, after))
-        return after
 
     # -- names that are no ids
 

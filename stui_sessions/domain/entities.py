@@ -121,7 +121,16 @@ class Owner(Struct, frozen=True, gc=False):
         return OTHER_COST + 120 * self.count
 
 
-class Holder(Struct, frozen=True, gc=False):
+class _Small(Struct, frozen=True, gc=False):
+    """An entity that always takes the same memory."""
+
+    @property
+    def cost(self) -> int:
+        """Bytes of memory, about."""
+        return OTHER_COST
+
+
+class Holder(_Small, frozen=True, gc=False):
     """The one session of a user that is stored as live and has a certain external id."""
 
     key: Key
@@ -129,36 +138,21 @@ class Holder(Struct, frozen=True, gc=False):
     commit: int
     session_id: str
 
-    @property
-    def cost(self) -> int:
-        """Bytes of memory, about."""
-        return OTHER_COST
 
-
-class Absent(Struct, frozen=True, gc=False):
+class Absent(_Small, frozen=True, gc=False):
     """There is nothing under this key, since commit `commit` (0: it is not known that there ever was)."""
 
     key: Key
     version: int = 0
     commit: int = 0
 
-    @property
-    def cost(self) -> int:
-        """Bytes of memory, about."""
-        return OTHER_COST
 
-
-class Damaged(Struct, frozen=True, gc=False):
+class Damaged(_Small, frozen=True, gc=False):
     """What is stored under this key fails its checksum."""
 
     key: Key
     version: int = 0
     commit: int = 0
-
-    @property
-    def cost(self) -> int:
-        """Bytes of memory, about."""
-        return OTHER_COST
 
 
 Entity = Session | Owner | Holder | Absent | Damaged

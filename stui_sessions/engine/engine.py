@@ -87,13 +87,9 @@ class Engine:
         handler = command.handler
         if handler is None:
             return self._operate(Attempt(request, caller, resume))
-        if attempt is None:
-            draft = Draft(self.world, self.cache.entities, self.batch.number, command, caller, now)
-        else:
-            draft = Draft(
-                *(self.world, self.cache.entities, self.batch.number, command, caller, now),
-                *(attempt.answers, attempt.forgiving),
-            )
+        draft = Draft(self.world, self.cache.entities, self.batch.number, command, caller, now)
+        if attempt is not None:
+            draft.answers, draft.forgiving = attempt.answers, attempt.forgiving
         try:
             result = handler(draft, request.parameters)
         except Exception as error:

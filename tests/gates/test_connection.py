@@ -152,11 +152,11 @@ def test_end_of_file_after_blank_lines_closes(line: Line) -> None:
 
 
 def test_a_connection_that_is_lost_is_counted_no_more(held: Desk, peers: Peers, line: Line) -> None:
-    assert peers.connected == {1}
+    assert [peer.number for peer in peers.all] == [1]
     line.say(BIG + b"x" * 1000)
     line.transport.abort()
     held.settle()
-    assert (peers.all, peers.connected, peers.buffered, peers.unfinished) == (set(), set(), 0, {})
+    assert (peers.all, peers.is_there(1), peers.buffered, peers.unfinished) == (set(), False, 0, {})
     assert not held.engine.cache.pinned_bytes
 
 

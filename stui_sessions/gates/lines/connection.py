@@ -57,8 +57,6 @@ class Peers:
         self.stalled: dict[Connection, tuple[float, int]] = {}
         """Peers that do not read: since when, and the bytes that were unsent then."""
         self.draining = False
-        self.connected: set[int] = set()
-        """The numbers of the connections that there are."""
         self._emptied = asyncio.Event()
 
     @property
@@ -68,7 +66,7 @@ class Peers:
 
     def is_there(self, number: int) -> bool:
         """The connection of that number is open, and its peer has not closed its side."""
-        return number in self.connected and not any(peer.has_left for peer in self.all if peer.number == number)
+        return any(peer.number == number and not peer.has_left for peer in self.all)
 
     async def watch(self) -> None:
         """Once a second, see to peers that are slow beyond the limits."""
@@ -91,11 +89,9 @@ class Peers:
 
     def joined(self, peer: "Connection") -> None:
         self.all.add(peer)
-        self.connected.add(peer.number)
 
     def left(self, peer: "Connection") -> None:
         self.all.discard(peer)
-        self.connected.discard(peer.number)
         self.unfinished.pop(peer, None)
         self.stalled.pop(peer, None)
         if not self.all:

@@ -170,7 +170,7 @@ def _whole(
     if not listing.with_state:
         return Found([bare(s) for s in found], reached)
     wanted = [s.number for s in found if view.get(s.key) is None]
-    whole = whole_sessions(connection, wanted)
+    whole = decoded(connection, WHOLE_ROWS, wanted, decode_session)
     newest: list[Entity | None] = [view.get(s.key) or whole.get(s.number) for s in found]
     return Found([s for s in newest if isinstance(s, Session)], reached)
 
@@ -184,13 +184,15 @@ def bare(s: Session) -> Session:
     )
 
 
-def whole_sessions(connection: sqlite3.Connection, numbers: list[int]) -> dict[int, Session]:
-    """The sessions of some rows, with their state; without those whose state is damaged."""
+def decoded(
+    connection: sqlite3.Connection, sql: str, numbers: list[int], decode: Callable[..., Session | None]
+) -> dict[int, Session]:
+    """The sessions of some rows, by their numbers; without those that `decode` finds damaged."""
     found = {}
     for start in range(0, len(numbers), PIECE_ROWS):
         some = padded(numbers[start : start + PIECE_ROWS])
-        for row in connection.execute(in_list(WHOLE_ROWS, len(some)), some).fetchall():
-            session = decode_session(*row)
+        for row in connection.execute(in_list(sql, len(some)), some).fetchall():
+            session = decode(*row)
             if session is not None:
                 found[session.number] = session
     return found

@@ -28,10 +28,10 @@ from stui_sessions.storage.background import ended, interruptible
 from stui_sessions.storage.border import CAUGHT, Log, is_medium, translate
 from stui_sessions.storage.counting import due_at
 from stui_sessions.storage.local import queries
-from stui_sessions.storage.local.lists import bare, listed, rows
+from stui_sessions.storage.local.lists import bare, decoded, listed, rows
 from stui_sessions.storage.local.reader import connect_reading
 from stui_sessions.storage.local.rows import HEAD, decode_head, decode_text
-from stui_sessions.storage.local.statements import PIECE_ROWS, in_list, padded
+from stui_sessions.storage.local.statements import PIECE_ROWS
 from stui_sessions.storage.local.unwritten import View
 
 HEADS = f"SELECT {HEAD} FROM sessions WHERE number IN ({{}})"
@@ -158,7 +158,7 @@ def _best(
     count = most
     while candidates and len(found) < most:
         some = nlargest(count, candidates, key=lambda c: c[:2])
-        heads = _heads(connection, [number for _, number, s in some if s is None])
+        heads = decoded(connection, HEADS, [number for _, number, s in some if s is None], decode_head)
         for _, number, known in some:
             s = known or heads.get(number)
             # Ids name sessions of any status; the other kinds name live ones.
@@ -168,17 +168,6 @@ def _best(
         candidates = [c for c in candidates if c[1] not in taken]
         count = PIECE_ROWS
     return found[:most]
-
-
-def _heads(connection: sqlite3.Connection, numbers: list[int]) -> dict[int, Session]:
-    found = {}
-    for start in range(0, len(numbers), PIECE_ROWS):
-        some = padded(numbers[start : start + PIECE_ROWS])
-        for head in connection.execute(in_list(HEADS, len(some)), some).fetchall():
-            session = decode_head(*head)
-            if session is not None:
-                found[session.number] = session
-    return found
 
 
 # -- sessions that are due

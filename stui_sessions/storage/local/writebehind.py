@@ -106,28 +106,25 @@ class WriteBehind:
 
     async def flush(self) -> None:
         """Until a round is over that began after this call.  StorageError if it failed."""
-        if self._task is None:
-            raise StorageError("the store is closed")
-        if self._round_wanted is None:
-            self._round_wanted = asyncio.get_running_loop().create_future()
-        self._wake.set()
+        self._round_wanted = self._awaited(self._round_wanted)
         await asyncio.shield(self._round_wanted)
 
     async def make_room(self) -> None:
         """Until the round that is under way, or else the next one, is over.  StorageError if it failed."""
-        if self._round_over is None:
-            self._round_over = asyncio.get_running_loop().create_future()
-        self._wake.set()
+        self._round_over = self._awaited(self._round_over)
         await asyncio.shield(self._round_over)
 
     async def settle(self) -> None:
         """Until all sessions are in the places of lists in which they are now.  StorageError if that failed."""
+        self._settling_wanted = self._awaited(self._settling_wanted)
+        await asyncio.shield(self._settling_wanted)
+
+    def _awaited(self, waiting: asyncio.Future[None] | None) -> asyncio.Future[None]:
+        """What others wait for already, or a new one; the task is woken."""
         if self._task is None:
             raise StorageError("the store is closed")
-        if self._settling_wanted is None:
-            self._settling_wanted = asyncio.get_running_loop().create_future()
         self._wake.set()
-        await asyncio.shield(self._settling_wanted)
+        return asyncio.get_running_loop().create_future() if waiting is None else waiting
 
     # -- the task
 
