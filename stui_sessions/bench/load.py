@@ -87,7 +87,7 @@ class Load:
         """The kind of the next burst."""
         return next(self._turns)
 
-    def answered(self, lane: "Lane", kind: Kind, nanoseconds: int, replies: bytes) -> None:
+    def answered(self, kind: Kind, nanoseconds: int, replies: bytes) -> None:
         self.latencies[kind.name].add(nanoseconds // 1000)
         # Our own states hold letters and digits only: these are the words of an error reply.
         if b'"error_type"' in replies:
@@ -169,7 +169,7 @@ class Lane(asyncio.Protocol):
         kind, self._kind, self.ended = self._kind, None, perf_counter_ns()
         replies = b"".join(self._replies)
         self._replies.clear()
-        self._load.answered(self, kind, self.ended - self.began, replies)
+        self._load.answered(kind, self.ended - self.began, replies)
         self.next()
 
     def connection_lost(self, exc: BaseException | None) -> None:

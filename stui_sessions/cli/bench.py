@@ -24,7 +24,7 @@ requests of one such burst are of one kind, drawn from --mix. It works on sessio
 The load generator is one process of Python and shares the machine with the server. Where it uses a whole core,
 what is measured is itself: the report says so. Figures differ between machines; compare on one.
 
-Exit code: 0 when all went well, 1 when there were error replies, 2 when it could not ask."""
+Exit code: 0 when all went well, 1 when there were error replies, 2 when it could not ask, 130 after Ctrl-C."""
 
 _SIZE = click.IntRange(0, 64 * 1024 * 1024)
 
@@ -108,7 +108,7 @@ def _run(plan: BenchPlan, target: Target, as_json: bool) -> int:
         return 1
     except ClientError as error:
         raise Unable(f"{target}: {error}") from None
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise target.unreachable(error) from None
     if report is not None:
         _show(report, plan, target, as_json)

@@ -151,7 +151,7 @@ def call(
     try:
         request = request_line(_ID, command, gathered.encode())
     except UnicodeEncodeError:
-        raise click.UsageError("the command is not UTF-8") from None
+        raise click.UsageError("the command or the name of a parameter is not UTF-8") from None
     line, reply = ask(target, request, timeout)
     sys.stdout.buffer.write((msgspec.json.format(line, indent=2) if pretty else line) + b"\n")
     context.exit(0 if reply.status == "success" else 1)

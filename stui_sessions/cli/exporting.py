@@ -31,7 +31,8 @@ HELP = """Write sessions to FILE, one line of JSON for each; without FILE, or wi
 
 Each line holds a whole session and a checksum; `import` reads them, on this server or another one. Without
 filters that is every session, ended ones too. The sessions are read page by page while the server goes on: a
-session that changes meanwhile may be there as it was or as it is (`backup` makes a copy of one moment).
+session that changes meanwhile may be there as it was or as it is, and one that changes its status twice or not
+at all (`backup` makes a copy of one moment).
 
 FILE is written beside its place and takes it when it is whole; a FILE that is there is replaced.
 

@@ -176,8 +176,8 @@ def extend_session(draft: Draft, p: ExtendParams) -> ExtendResult:
         )
     ends_at = s.about.ends_at + p.seconds * 1000
     if ends_at > min(s.created_at + MAX_TTL * 1000, LAST_MS):
-        expected = draft.command.parameters["seconds"].expected
-        raise draft.command.invalid("seconds", str(p.seconds), f"{expected} in all")
+        why = f"the absolute end may be {MAX_TTL} seconds after the creation, and not after the year 9999"
+        raise draft.command.refused("seconds", "small enough", why)
     s = edit(draft, s, s.timeout, replace(s.about, ends_at=ends_at))
     end = draft.world.expiry.promised_end(s)
     return ExtendResult(s.session_id, format_instant(end), (ends_at - s.created_at) // 1000)

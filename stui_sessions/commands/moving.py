@@ -183,7 +183,7 @@ def _wrong_in(r: SessionRecord) -> str:
         return f"its id is longer than {MAX_SESSION_ID} bytes"
     if r.title is not None and not is_clean(r.title):
         return "its title is blank, or holds characters that cannot be seen"
-    if (r.status == "live") != (r.ended_at_ms is None):
+    if r.ended_at_ms == 0 or (r.status == "live") != (r.ended_at_ms is None):
         return "a live one has no end, and each other one has"
     if r.ends_at_ms is not None and r.ends_at_ms <= r.created_at_ms:
         return "its absolute end is not after its creation"

@@ -22,10 +22,6 @@ class View(Struct, gc=False):
     time_left: int  # seconds
     ends: int  # ms: when it will end, has expired, or has ended
 
-    @property
-    def about(self) -> About:
-        return self.s.about
-
 
 Getter = Callable[[View], Any]
 

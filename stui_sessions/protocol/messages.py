@@ -30,7 +30,7 @@ _STATE_LEVEL = 2
 class WireLimits(Struct):
     """What one message may be.  See `config.Settings`."""
 
-    max_message_bytes: int = 1_048_576
+    max_message_bytes: int = 2_097_152
     max_depth: int = 128
     short_text: int = 0
     """A text of so many bytes cannot be too deep (each level takes two) or hold a huge integer."""
@@ -159,7 +159,7 @@ class Codec:
 
     def _malformed(self, line: bytes, error: Exception) -> Malformed:
         try:
-            message = check_text(line, self.limits.max_depth)
+            message = check_text(line, self.limits.max_depth + self.registry.levels)
         except Refusal as refusal:
             return Malformed(readable_id(line, refusal), refusal)
         return Malformed(readable_id(line), explain(self.registry, message, error))

@@ -157,6 +157,8 @@ class Registry:
         self._commands = {command.name: command for command in commands}
         for command in self:
             command.registry = self
+        self.levels = max((command.levels for command in self), default=0)
+        """The most of `Command.levels`."""
         self.request_types = tuple(_request_type(command) for command in self)
         self.decode_line: Callable[[bytes], Request] = msgspec.json.Decoder(
             Union[self.request_types]  # noqa: UP007 - made at run time
