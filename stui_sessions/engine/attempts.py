@@ -1,7 +1,7 @@
 """Requests on their way: one that waits for loads, one that is decided, and who waits for either."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, final
 
 from msgspec import Struct
 
@@ -27,6 +27,7 @@ class Decided(Struct, gc=False):
     again: "bytes | Request | None" = None  # what to decide again, the gate's to note; None where there is nothing
 
 
+@final
 class Attempt:
     """A request that could not be decided at once, and everything that is held for it.
 

@@ -25,6 +25,12 @@ class Cache:
         self.pinned_bytes = 0
         self._pins: dict[Key, int] = {}
 
+    def note_use(self, entities: Iterable[Entity]) -> None:
+        """These were looked at."""
+        move = self.entities.move_to_end
+        for entity in entities:
+            move(entity.key)
+
     def put(self, entity: Entity) -> None:
         """Keep it, in the place of what was there."""
         key = entity.key

@@ -94,13 +94,11 @@ class Engine:
             result = handler(draft, request.parameters)
         except Exception as error:
             return self._not_done(request, draft, error, attempt or Attempt(request, caller, resume))
-        changes = draft.changes
+        changes, cache = draft.changes, self.cache
         if changes or draft.uses:
             self._accept(draft)
-        else:
-            move = self.cache.entities.move_to_end
-            for entity in draft.read:
-                move(entity.key)
+        elif 2 * cache.bytes > cache.limit:
+            cache.note_use(draft.read)
         reply = Success(request.id, "success", result, now.text)
         weigh, commit = command.weigh, draft.gathering if changes else draft.commit
         if weigh is None:
@@ -218,7 +216,8 @@ class Engine:
                 batch.after[key] = after
                 if type(record) is Updated:  # nearly always
                     entities[key] = after
-                    entities.move_to_end(key)
+                    if 2 * cache.bytes > cache.limit:
+                        entities.move_to_end(key)
                     growth = after.state_bytes - before.state_bytes  # type: ignore[union-attr]
                     if growth:
                         cache.grow(key, growth)
@@ -232,10 +231,11 @@ class Engine:
             self._buckets.append(draft.bucket)
 
     def _note_uses(self, used: Mapping[Key, int], staged: Mapping[Key, Entity]) -> None:
-        entities, uses = self.cache.entities, self.uses
+        cache, entities, uses = self.cache, self.cache.entities, self.uses
         for key, at in used.items():
             entities[key] = staged[key]  # as large as it was
-            entities.move_to_end(key)
+            if 2 * cache.bytes > cache.limit:
+                entities.move_to_end(key)
             uses[key] = at
         if len(uses) > MOST_USES:
             self.recorder.record_soon()

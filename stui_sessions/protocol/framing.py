@@ -41,11 +41,12 @@ class LineFramer:
         """The first bytes of the unfinished line."""
         return b"" if self._partial is None else bytes(self._partial[:count])
 
+    def is_line(self, data: bytes) -> bool:
+        """`data` is one whole line and nothing else, as nearly all that comes: there is nothing to cut."""
+        return 0 < data.find(b"\n") == len(data) - 1 <= self.limit and self._partial is None and not self._discarding
+
     def feed(self, data: bytes) -> list[bytes | Overflow]:
         """The lines that `data` completes, without their LF, in order."""
-        end = data.find(b"\n")
-        if 0 < end == len(data) - 1 <= self.limit and self._partial is None and not self._discarding:
-            return [data[:-1]]  # one whole line, as nearly all that comes
         lines: list[bytes | Overflow] = data.split(b"\n")  # type: ignore[assignment]
         rest: bytes = lines.pop()  # type: ignore[assignment]
         if self._partial is not None or self._discarding:

@@ -6,7 +6,7 @@ The way of a good request is short; everything that explains a bad one is in
 
 import re
 from collections.abc import Iterable
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, TypeGuard, final
 
 import msgspec
 from msgspec import UNSET, Raw, Struct
@@ -48,6 +48,7 @@ class Malformed(Exception):
         self.refusal = refusal
 
 
+@final
 class Success(Struct, gc=False):
     """The reply to a request that was carried out."""
 

@@ -164,6 +164,11 @@ class Connection(asyncio.Protocol):
             return
         framer = self._framer
         dialogue = self._dialogue
+        if framer.is_line(data):
+            dialogue.receive_one(data)
+            if self._held or dialogue.backlog:
+                self._take_stock(True)
+            return
         lines = framer.feed(data)
         if lines:
             dialogue.receive(lines)
