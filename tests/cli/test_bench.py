@@ -135,6 +135,14 @@ def test_nobody_there_is_exit_code_2() -> None:
     assert "cannot connect" in result.stderr
 
 
+@pytest.mark.parametrize("host", ["x" * 70, "a..b"])
+def test_a_host_that_cannot_be_one_is_told_in_one_line(host: str) -> None:
+    result = CliRunner().invoke(main, ["bench", "--host", host])
+    assert (result.stdout, result.exit_code) == ("", 2)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"stui-sessions: cannot connect to tcp://{host}:")
+
+
 @pytest.mark.parametrize(("answer", "message"), [(b"220 ESMTP\n", "cannot be read"), (None, "within 0.2 s")])
 def test_another_server_is_exit_code_2(answer: bytes | None, message: str) -> None:
     with CannedServer(answer) as server:
