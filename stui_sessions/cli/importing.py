@@ -229,8 +229,6 @@ class Import:
                 batch, size = [], 0
             batch.append(line)
             size += len(line.row)
-            if line.error and self._strict:
-                break
         if batch:
             yield batch
 
