@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Raw
 
 from stui_sessions.commands import REGISTRY
+from stui_sessions.protocol.definitions import Schema
 from stui_sessions.protocol.schema import is_text, parameter_schemas
-from stui_sessions.protocol.schemadiff import Schema
 
 MAX_QUOTE = 60
 

@@ -9,10 +9,10 @@ from stui_sessions import client as client_package
 from stui_sessions import protocol
 from stui_sessions.commands import REGISTRY
 from stui_sessions.commands.stubs import methods, results
+from stui_sessions.protocol.definitions import Schema
 from stui_sessions.protocol.lock import changes, check, fits
 from stui_sessions.protocol.reference import reference, write_reference
 from stui_sessions.protocol.schema import contract
-from stui_sessions.protocol.schemadiff import Schema
 
 HELP = """Print the protocol as one JSON Schema document (draft 2020-12): commands, results, envelope, error codes.
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from stui_sessions.errors import Refusal
+from stui_sessions.protocol.definitions import reference_to
 from stui_sessions.protocol.fields import (
     LAST_MS,
     MAX_SESSION_ID,
@@ -66,7 +67,7 @@ class ExportRow(Struct, forbid_unknown_fields=True, gc=False):
         Meta(pattern=r"^[0-9a-f]{8}\Z", description="CRC-32 of the text of `session`, in eight hexadecimal digits."),
     ]
     session: Annotated[
-        Raw, Meta(description="The session, all of it.", extra_json_schema={"$ref": "#/$defs/SessionRecord"})
+        Raw, Meta(description="The session, all of it.", extra_json_schema=reference_to("SessionRecord"))
     ]
 
 
