@@ -20,7 +20,7 @@ BELOW = {
     "domain": {"protocol", "errors"},
     "commands": {"domain", "protocol", "errors"},
     "storage": {"domain", "protocol", "errors"},
-    "config": {"errors"},
+    "config": {"protocol", "errors"},
     "logs": {"errors"},
     "engine": {"storage", "commands", "domain", "protocol", "errors", "logs"},
     "gates": {"engine", "commands", "domain", "protocol", "errors", "logs"},

@@ -13,6 +13,7 @@ from msgspec import Meta, Raw, Struct
 from stui_sessions.errors import Refusal
 from stui_sessions.protocol.definitions import reference_to
 from stui_sessions.protocol.fields import (
+    CENTURY,
     LAST_MS,
     MAX_SESSION_ID,
     CleanTitle,
@@ -23,8 +24,6 @@ from stui_sessions.protocol.fields import (
     Tags,
     UserId,
 )
-
-CENTURY = 100 * 365 * 86_400
 
 
 def _says(text: str) -> Meta:
