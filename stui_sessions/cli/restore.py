@@ -15,8 +15,7 @@ from stui_sessions.cli.files import refuse_existing, written_whole
 from stui_sessions.cli.target import Failed
 from stui_sessions.cli.words import counted
 from stui_sessions.config import SettingsError, check_database_place, database_path, load_settings
-from stui_sessions.config.values import printable
-from stui_sessions.errors import StartError, StorageError
+from stui_sessions.errors import StartError, StorageError, printable
 from stui_sessions.storage import files
 from stui_sessions.storage.border import is_damage
 from stui_sessions.storage.local import backup, schema, segments

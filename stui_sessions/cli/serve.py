@@ -21,8 +21,7 @@ from stui_sessions.config import (
     settings_rows,
 )
 from stui_sessions.config.settings import CONFIG_ENV
-from stui_sessions.config.values import printable
-from stui_sessions.errors import StartError
+from stui_sessions.errors import StartError, printable
 
 HELP = """Run the session server.
 

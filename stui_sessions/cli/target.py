@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from stui_sessions.client.errors import ClientError
 from stui_sessions.config import SETTINGS, SettingsError, find_server
-from stui_sessions.config.values import printable
+from stui_sessions.errors import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -8,7 +8,8 @@ from msgspec import Struct
 
 from stui_sessions.config.settings import CONFIG_ENV, SETTINGS, SettingsError
 from stui_sessions.config.sources import environment_file, read_table
-from stui_sessions.config.values import Invalid, parse, printable
+from stui_sessions.config.values import Invalid, parse
+from stui_sessions.errors import printable
 
 NAMES = ("host", "port", "unix")
 
