@@ -38,7 +38,7 @@ COPY_SECONDS = 3600.0
 """For the first part of the copy: it comes when all of it is made."""
 
 
-@click.command("backup", help=HELP, short_help="Copy the database of a running server.")
+@click.command("backup", help=HELP)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--db", type=click.Path(path_type=Path), metavar="PATH", help="Read this database, and ask no server.")
 @click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")

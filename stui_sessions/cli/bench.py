@@ -47,7 +47,7 @@ def _mix(context: click.Context, option: click.Parameter, value: str) -> dict[st
         raise click.BadParameter(str(error)) from None
 
 
-@click.command(help=HELP, short_help="Measure a running server.")
+@click.command(help=HELP)
 @click.option("--connections", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Connections.")
 @click.option(
     "--pipeline",

@@ -111,7 +111,7 @@ def _values(schema: dict[str, object], prefix: str, incomplete: str) -> list[Com
     return [CompletionItem(prefix + value) for value in values if value.startswith(incomplete)]
 
 
-@click.command(help=HELP, epilog=EPILOG, short_help="Send one request and print the reply as JSON.")
+@click.command(help=HELP, epilog=EPILOG)
 @click.argument("command", shell_complete=_complete_command)
 @click.argument("parameters", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=_complete_parameter)
 @click.option(

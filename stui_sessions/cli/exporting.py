@@ -52,7 +52,7 @@ class Page(Struct):
 _decode_page = msgspec.json.Decoder(Page).decode
 
 
-@click.command("export", help=HELP, short_help="Write sessions as JSON lines.")
+@click.command("export", help=HELP)
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True), default="-", metavar="[FILE]")
 @click.option("--client-id", metavar="ID", help="Only sessions of this client.")
 @click.option("--user-id", metavar="ID", help="Only sessions of this user.")

@@ -102,7 +102,7 @@ class StoppedAtError(Exception):
     """No more is to be imported."""
 
 
-@click.command("import", help=HELP, short_help="Read sessions from JSON lines.")
+@click.command("import", help=HELP)
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True), default="-", metavar="[FILE]")
 @click.option(
     "--on-conflict",

@@ -34,7 +34,7 @@ server's database file can be restored too; keep its -wal file and its .log dire
 Exit code: 0 for a success, 1 when the database was left as it was, 2 for wrong settings or usage."""
 
 
-@click.command("restore", help=HELP, short_help="Put a backup in the place of the database.")
+@click.command("restore", help=HELP)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--db",

@@ -31,7 +31,7 @@ LOCKED = Path(protocol.__file__).with_name("contract.json")
 CLIENT = Path(client_package.__file__).parent
 
 
-@click.command(help=HELP, short_help="Print the protocol as JSON Schema or as reference.")
+@click.command(help=HELP)
 @click.option("--markdown", is_flag=True, help="Print the reference part of protocol.md instead.")
 @click.option(
     "--write",

@@ -96,5 +96,4 @@ serve = click.Command(
     params=[CONFIG, *(option(setting) for setting in settings_rows())],
     help=HELP,
     epilog=EPILOG,
-    short_help="Run the session server.",
 )
