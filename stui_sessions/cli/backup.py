@@ -14,9 +14,10 @@ import click
 from stui_sessions.cli import files
 from stui_sessions.cli.conversing import converse
 from stui_sessions.cli.database import NoLog, checked, refuse_same
-from stui_sessions.cli.target import Failed, Seconds, Target, chosen_target, target_options
+from stui_sessions.cli.target import Failed, Seconds, chosen_target, target_options
 from stui_sessions.cli.words import counted
 from stui_sessions.client import Client
+from stui_sessions.config import Address
 from stui_sessions.errors import StartError, StorageError
 from stui_sessions.storage.files import beside, refuse_other_kinds
 from stui_sessions.storage.local import backup as storage_backup
@@ -96,7 +97,7 @@ def _copy(db: Path, new: Path) -> None:
         raise Failed(f"{db}: {error}") from None
 
 
-def _fetch(target: Target, seconds: float, new: Path) -> None:
+def _fetch(target: Address, seconds: float, new: Path) -> None:
     with open(files.create(new), "wb") as out:
         converse(target, seconds, lambda client: _receive(client, out))
 

@@ -24,6 +24,13 @@ class Address(Struct, frozen=True):
     port: int = SETTINGS["port"].default
     unix: str = ""
 
+    def __str__(self) -> str:
+        """`tcp://HOST:PORT` or `unix://PATH`."""
+        if self.unix:
+            return f"unix://{self.unix}"
+        # An IPv6 address is full of colons: brackets, as in a URL.
+        return f"tcp://[{self.host}]:{self.port}" if ":" in self.host else f"tcp://{self.host}:{self.port}"
+
 
 def find_server(
     host: str | None = None,
