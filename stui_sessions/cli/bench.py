@@ -10,11 +10,12 @@ import msgspec
 
 from stui_sessions.bench.report import Report
 from stui_sessions.bench.requests import KINDS, parse_mix
-from stui_sessions.bench.run import Bench, BenchPlan, run_quickly
+from stui_sessions.bench.run import Bench, BenchPlan
 from stui_sessions.cli.target import Seconds, Unable, chosen_target, target_options, unreachable
 from stui_sessions.cli.words import counted
 from stui_sessions.client.errors import ClientError, SessionServerError
 from stui_sessions.config import Address
+from stui_sessions.loops import run_quickly
 
 HELP = f"""Measure a running server with real requests over real connections.
 

@@ -3,11 +3,11 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from stui_sessions.bench.run import run_quickly
 from stui_sessions.cli.target import Failed, Unable, unreachable
 from stui_sessions.client import Client, connect
 from stui_sessions.client.errors import ClientError, SessionServerError
 from stui_sessions.config import Address
+from stui_sessions.loops import run_quickly
 
 T = TypeVar("T")
 
