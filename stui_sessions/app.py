@@ -31,6 +31,7 @@ from stui_sessions.errors import StartError, StorageDamaged, StorageError
 from stui_sessions.gates.lines.connection import Connection, PeerLimits, Peers
 from stui_sessions.gates.lines.listeners import Listener, bind_tcp, bind_unix, give_back, make_way
 from stui_sessions.logs import Logs, configure
+from stui_sessions.loops import run_quickly
 from stui_sessions.protocol.messages import Codec, WireLimits
 from stui_sessions.storage.contract import Opened, Store
 from stui_sessions.storage.local.store import LocalStore
@@ -65,18 +66,9 @@ def run(settings: Settings, reload: Reload) -> int:
     """Serve until told to stop; returns the exit code.  StartError if it cannot start."""
     logs = configure(level=settings.log_level, log_format=settings.log_format, rate=settings.log_rate)
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(App(settings, reload, logs).run())
+        return run_quickly(App(settings, reload, logs).run())
     finally:
         logs.close()
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # no wheel for this platform: asyncio's own loop does the same, slower
-        return None
-    return uvloop.new_event_loop
 
 
 class App:

@@ -115,10 +115,15 @@ class Refusal(Exception):
         return CODES[self.code].error_type
 
 
-def quote(sent: str) -> str:
-    """`sent` in quotes, printable, and cut so that no error echoes a megabyte."""
-    cut = sent if len(sent) <= MAX_QUOTE else sent[: MAX_QUOTE - 1] + "…"
-    return '"' + "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut) + '"'
+def quote(sent: str, most: int = MAX_QUOTE) -> str:
+    """`sent` in quotes, printable, and cut to `most` characters so that no error echoes a megabyte."""
+    cut = sent if len(sent) <= most else sent[: most - 1] + "…"
+    return f'"{printable(cut)}"'
+
+
+def printable(text: str) -> str:
+    """`text` with something to be seen in the place of each character that no terminal should be sent."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 class StorageError(Exception):

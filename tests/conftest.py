@@ -1,5 +1,6 @@
 """Fixtures for end-to-end tests: real servers in processes of their own."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,13 @@ settings.register_profile("steady", deadline=None, database=None)
 settings.load_profile("steady")
 
 StartServer = Callable[..., ServerProcess]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A big run, which one of these variables asks for, takes as long as it takes."""
+    if any(name.startswith("STUI_TEST_") for name in os.environ):
+        for item in items:
+            item.add_marker(pytest.mark.timeout(0))
 
 
 @pytest.fixture

@@ -40,12 +40,9 @@ class Load:
         self._wake = asyncio.Event()
 
     @property
-    def bursts(self) -> int:
-        return sum(histogram.count for histogram in self.latencies.values())
-
-    @property
     def requests(self) -> int:
-        return self.bursts * self.pipeline
+        """Those that were answered."""
+        return self.pipeline * sum(histogram.count for histogram in self.latencies.values())
 
     async def connect(self, open: Open, connections: int) -> None:
         """Open the connections; raises OSError."""

@@ -5,8 +5,7 @@ import contextlib
 import random
 import signal
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -15,8 +14,6 @@ from stui_sessions.bench.population import Population
 from stui_sessions.bench.report import Report
 from stui_sessions.bench.requests import Kind, state_text
 from stui_sessions.client import Client, connect
-
-T = TypeVar("T")
 
 
 class BenchPlan(Struct, frozen=True):
@@ -118,17 +115,3 @@ class Bench:
             # Not on Windows, and not outside of the main thread.
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
                 loop.add_signal_handler(number, heed, number)
-
-
-def run_quickly(coroutine: Coroutine[Any, Any, T]) -> T:
-    """asyncio.run on uvloop where it can be imported."""
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(coroutine)
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

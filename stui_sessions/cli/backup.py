@@ -14,9 +14,10 @@ import click
 from stui_sessions.cli import files
 from stui_sessions.cli.conversing import converse
 from stui_sessions.cli.database import NoLog, checked, refuse_same
-from stui_sessions.cli.target import Failed, Seconds, Target, chosen_target, target_options
+from stui_sessions.cli.target import Failed, Seconds, chosen_target, target_options
 from stui_sessions.cli.words import counted
 from stui_sessions.client import Client
+from stui_sessions.config import Address
 from stui_sessions.errors import StartError, StorageError
 from stui_sessions.storage.files import beside, refuse_other_kinds
 from stui_sessions.storage.local import backup as storage_backup
@@ -38,7 +39,7 @@ COPY_SECONDS = 3600.0
 """For the first part of the copy: it comes when all of it is made."""
 
 
-@click.command("backup", help=HELP, short_help="Copy the database of a running server.")
+@click.command("backup", help=HELP)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--db", type=click.Path(path_type=Path), metavar="PATH", help="Read this database, and ask no server.")
 @click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
@@ -96,7 +97,7 @@ def _copy(db: Path, new: Path) -> None:
         raise Failed(f"{db}: {error}") from None
 
 
-def _fetch(target: Target, seconds: float, new: Path) -> None:
+def _fetch(target: Address, seconds: float, new: Path) -> None:
     with open(files.create(new), "wb") as out:
         converse(target, seconds, lambda client: _receive(client, out))
 

@@ -10,10 +10,12 @@ import msgspec
 
 from stui_sessions.bench.report import Report
 from stui_sessions.bench.requests import KINDS, parse_mix
-from stui_sessions.bench.run import Bench, BenchPlan, run_quickly
-from stui_sessions.cli.target import Seconds, Target, Unable, chosen_target, target_options
+from stui_sessions.bench.run import Bench, BenchPlan
+from stui_sessions.cli.target import Seconds, Unable, chosen_target, target_options, unreachable
 from stui_sessions.cli.words import counted
 from stui_sessions.client.errors import ClientError, SessionServerError
+from stui_sessions.config import Address
+from stui_sessions.loops import run_quickly
 
 HELP = f"""Measure a running server with real requests over real connections.
 
@@ -47,7 +49,7 @@ def _mix(context: click.Context, option: click.Parameter, value: str) -> dict[st
         raise click.BadParameter(str(error)) from None
 
 
-@click.command(help=HELP, short_help="Measure a running server.")
+@click.command(help=HELP)
 @click.option("--connections", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Connections.")
 @click.option(
     "--pipeline",
@@ -99,7 +101,7 @@ def bench(
     context.exit(_run(plan, target, as_json))
 
 
-def _run(plan: BenchPlan, target: Target, as_json: bool) -> int:
+def _run(plan: BenchPlan, target: Address, as_json: bool) -> int:
     running = Bench(plan, ProgressLine().say)
     try:
         report = _measured(running)
@@ -109,7 +111,7 @@ def _run(plan: BenchPlan, target: Target, as_json: bool) -> int:
     except ClientError as error:
         raise Unable(f"{target}: {error}") from None
     except (OSError, UnicodeError) as error:
-        raise target.unreachable(error) from None
+        raise unreachable(target, error) from None
     if report is not None:
         _show(report, plan, target, as_json)
     if running.interrupted:
@@ -127,7 +129,7 @@ def _measured(running: Bench) -> Report | None:
             click.echo(f"stui-sessions: {counted(left, 'session')} could not be closed; they will expire", err=True)
 
 
-def _show(report: Report, plan: BenchPlan, target: Target, as_json: bool) -> None:
+def _show(report: Report, plan: BenchPlan, target: Address, as_json: bool) -> None:
     if as_json:
         settings = {k: v for k, v in msgspec.structs.asdict(plan).items() if k not in ("host", "port", "unix")}
         document = {"target": str(target), "settings": settings, **msgspec.to_builtins(report)}

@@ -13,10 +13,11 @@ import msgspec
 from click.shell_completion import CompletionItem
 
 from stui_sessions.cli.parameters import Parameters
-from stui_sessions.cli.target import Seconds, Target, Unable, chosen_target, reason, target_options
+from stui_sessions.cli.target import Seconds, Unable, chosen_target, connected, reason, target_options
 from stui_sessions.client.core import MAX_REPLY_BYTES, Reply, read_reply, request_line
 from stui_sessions.client.errors import ProtocolViolation
 from stui_sessions.commands import REGISTRY
+from stui_sessions.config import Address
 from stui_sessions.protocol.framing import OVERFLOW, LineFramer
 from stui_sessions.protocol.schema import parameter_schemas
 
@@ -45,10 +46,10 @@ Completion of commands and parameters, for ~/.bashrc (zsh: zsh_source; fish: …
 _ID = 1
 
 
-def ask(target: Target, line: bytes, seconds: float) -> tuple[bytes, Reply]:
+def ask(target: Address, line: bytes, seconds: float) -> tuple[bytes, Reply]:
     """Send a request's line and wait for its reply, `seconds` in all; the reply's line too.  Raises Unable."""
     deadline = time.monotonic() + seconds
-    with target.connect(seconds) as sock:
+    with connected(target, seconds) as sock:
         try:
             # A server that refuses (too many connections) may have closed already; what it said can still be read.
             with contextlib.suppress(ConnectionError):
@@ -111,7 +112,7 @@ def _values(schema: dict[str, object], prefix: str, incomplete: str) -> list[Com
     return [CompletionItem(prefix + value) for value in values if value.startswith(incomplete)]
 
 
-@click.command(help=HELP, epilog=EPILOG, short_help="Send one request and print the reply as JSON.")
+@click.command(help=HELP, epilog=EPILOG)
 @click.argument("command", shell_complete=_complete_command)
 @click.argument("parameters", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=_complete_parameter)
 @click.option(

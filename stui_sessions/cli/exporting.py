@@ -7,7 +7,7 @@ stdout took nothing more.
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -52,7 +52,7 @@ class Page(Struct):
 _decode_page = msgspec.json.Decoder(Page).decode
 
 
-@click.command("export", help=HELP, short_help="Write sessions as JSON lines.")
+@click.command("export", help=HELP)
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True), default="-", metavar="[FILE]")
 @click.option("--client-id", metavar="ID", help="Only sessions of this client.")
 @click.option("--user-id", metavar="ID", help="Only sessions of this user.")
@@ -99,12 +99,12 @@ def export(
     click.echo(f"exported {counted(count, 'session')}", err=str(file) == "-")
 
 
-def _to_file(file: Path, write: Any) -> int:
+def _to_file(file: Path, write: Callable[[BinaryIO], int]) -> int:
     if file.exists() and not file.is_file() and not file.is_dir():  # a device, a pipe: there is no place beside it
         with file.open("wb") as out:
-            return int(write(out))
+            return write(out)
     with files.written_whole(file, force=True) as new, open(files.create(new), "wb") as out:
-        return int(write(out))
+        return write(out)
 
 
 async def _export(client: Client, filters: dict[str, Any], statuses: list[str], out: BinaryIO) -> int:

@@ -102,7 +102,7 @@ class StoppedAtError(Exception):
     """No more is to be imported."""
 
 
-@click.command("import", help=HELP, short_help="Read sessions from JSON lines.")
+@click.command("import", help=HELP)
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True), default="-", metavar="[FILE]")
 @click.option(
     "--on-conflict",
@@ -229,8 +229,6 @@ class Import:
                 batch, size = [], 0
             batch.append(line)
             size += len(line.row)
-            if line.error and self._strict:
-                break
         if batch:
             yield batch
 

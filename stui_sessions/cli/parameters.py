@@ -15,8 +15,9 @@ import msgspec
 from msgspec import Raw
 
 from stui_sessions.commands import REGISTRY
+from stui_sessions.errors import quote
+from stui_sessions.protocol.definitions import Schema
 from stui_sessions.protocol.schema import is_text, parameter_schemas
-from stui_sessions.protocol.schemadiff import Schema
 
 MAX_QUOTE = 60
 
@@ -124,6 +125,4 @@ def _wanted(schema: Schema) -> str:
 
 
 def _shown(text: str) -> str:
-    """`text` in quotes, cut and printable."""
-    cut = text if len(text) <= MAX_QUOTE else text[: MAX_QUOTE - 1] + "…"
-    return '"' + "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut) + '"'
+    return quote(text, MAX_QUOTE)

@@ -15,8 +15,7 @@ from stui_sessions.cli.files import refuse_existing, written_whole
 from stui_sessions.cli.target import Failed
 from stui_sessions.cli.words import counted
 from stui_sessions.config import SettingsError, check_database_place, database_path, load_settings
-from stui_sessions.config.values import printable
-from stui_sessions.errors import StartError, StorageError
+from stui_sessions.errors import StartError, StorageError, printable
 from stui_sessions.storage import files
 from stui_sessions.storage.border import is_damage
 from stui_sessions.storage.local import backup, schema, segments
@@ -35,7 +34,7 @@ server's database file can be restored too; keep its -wal file and its .log dire
 Exit code: 0 for a success, 1 when the database was left as it was, 2 for wrong settings or usage."""
 
 
-@click.command("restore", help=HELP, short_help="Put a backup in the place of the database.")
+@click.command("restore", help=HELP)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--db",

@@ -9,10 +9,10 @@ from stui_sessions import client as client_package
 from stui_sessions import protocol
 from stui_sessions.commands import REGISTRY
 from stui_sessions.commands.stubs import methods, results
+from stui_sessions.protocol.definitions import Schema
 from stui_sessions.protocol.lock import changes, check, fits
 from stui_sessions.protocol.reference import reference, write_reference
 from stui_sessions.protocol.schema import contract
-from stui_sessions.protocol.schemadiff import Schema
 
 HELP = """Print the protocol as one JSON Schema document (draft 2020-12): commands, results, envelope, error codes.
 
@@ -31,7 +31,7 @@ LOCKED = Path(protocol.__file__).with_name("contract.json")
 CLIENT = Path(client_package.__file__).parent
 
 
-@click.command(help=HELP, short_help="Print the protocol as JSON Schema or as reference.")
+@click.command(help=HELP)
 @click.option("--markdown", is_flag=True, help="Print the reference part of protocol.md instead.")
 @click.option(
     "--write",

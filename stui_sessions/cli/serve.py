@@ -21,8 +21,7 @@ from stui_sessions.config import (
     settings_rows,
 )
 from stui_sessions.config.settings import CONFIG_ENV
-from stui_sessions.config.values import printable
-from stui_sessions.errors import StartError
+from stui_sessions.errors import StartError, printable
 
 HELP = """Run the session server.
 
@@ -97,5 +96,4 @@ serve = click.Command(
     params=[CONFIG, *(option(setting) for setting in settings_rows())],
     help=HELP,
     epilog=EPILOG,
-    short_help="Run the session server.",
 )

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
-from msgspec import Struct
 
 from stui_sessions.client.errors import ClientError
-from stui_sessions.config import SETTINGS, SettingsError, find_server
-from stui_sessions.config.values import printable
+from stui_sessions.config import SETTINGS, Address, SettingsError, find_server
+from stui_sessions.errors import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,35 +42,24 @@ class Seconds(click.FloatRange):
         return seconds
 
 
-class Target(Struct, frozen=True):
-    """The address of a server: a Unix socket if `unix` is set, TCP otherwise."""
+def connected(server: Address, seconds: float) -> socket.socket:
+    """A blocking socket with that time-out; raises Unable."""
+    try:
+        if not server.unix:
+            return socket.create_connection((server.host, server.port), seconds)
+        with contextlib.ExitStack() as undo:
+            sock = undo.enter_context(socket.socket(socket.AF_UNIX))
+            sock.settimeout(seconds)
+            sock.connect(server.unix)
+            undo.pop_all()
+            return sock
+    except (OSError, UnicodeError) as error:
+        raise unreachable(server, error) from None
 
-    host: str
-    port: int
-    unix: str = ""
 
-    def __str__(self) -> str:
-        if self.unix:
-            return f"unix://{self.unix}"
-        return f"tcp://[{self.host}]:{self.port}" if ":" in self.host else f"tcp://{self.host}:{self.port}"
-
-    def connect(self, seconds: float) -> socket.socket:
-        """A blocking socket with that time-out; raises Unable."""
-        try:
-            if not self.unix:
-                return socket.create_connection((self.host, self.port), seconds)
-            with contextlib.ExitStack() as undo:
-                sock = undo.enter_context(socket.socket(socket.AF_UNIX))
-                sock.settimeout(seconds)
-                sock.connect(self.unix)
-                undo.pop_all()
-                return sock
-        except (OSError, UnicodeError) as error:
-            raise self.unreachable(error) from None
-
-    def unreachable(self, error: Exception) -> Unable:
-        """`error` came of connecting."""
-        return Unable(f"cannot connect to {self}: {reason(error)}; is the server running there?")
+def unreachable(server: Address, error: Exception) -> Unable:
+    """`error` came of connecting."""
+    return Unable(f"cannot connect to {server}: {reason(error)}; is the server running there?")
 
 
 def reason(error: BaseException) -> str:
@@ -99,12 +87,11 @@ def target_options(function: F) -> F:
     return function
 
 
-def chosen_target(host: str | None, port: int | None, unix: str | None) -> Target:
+def chosen_target(host: str | None, port: int | None, unix: str | None) -> Address:
     """The server that the flags mean; what they leave open is found as `find_server` does."""
     if unix is not None and (host is not None or port is not None):
         raise click.UsageError("--unix is an address of its own: leave out --host and --port")
     try:
-        found = find_server(host, port, unix)
+        return find_server(host, port, unix)
     except SettingsError as problem:
         raise click.UsageError(printable(str(problem))) from None
-    return Target(found.host, found.port, found.unix)

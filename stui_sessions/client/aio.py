@@ -84,10 +84,7 @@ class Connecting:
 
     async def _connect(self) -> Client:
         loop = asyncio.get_running_loop()
-        # An IPv6 address is full of colons: brackets, as in a URL.
-        server = self._server
-        host = f"[{server.host}]" if ":" in server.host else server.host
-        address = f"unix://{server.unix}" if server.unix else f"tcp://{host}:{server.port}"
+        server, address = self._server, str(self._server)
 
         def make() -> Connection:
             return Connection(address, self._max_reply_bytes)

@@ -286,8 +286,7 @@ def _revive(draft: Draft, s: Session) -> OpenResult:
 
 def _open_new(draft: Draft, p: OpenParams, session_id: str | None) -> OpenResult:
     rules = draft.world.rules
-    timeout = min(rules.open_timeout, rules.max_timeout)
-    new = _new_session(draft, p, session_id, p.client_id or "", timeout, rules.default_ttl)
+    new = _new_session(draft, p, session_id, p.client_id or "", rules.open_timeout, rules.default_ttl)
     room = check_new(draft, new)
     expired = last_expired(draft, new.about.user_id, new.client_id)
     s = create(draft, new, room)

@@ -59,7 +59,7 @@ def _limits(draft: Draft) -> Limits:
         max_state_bytes=rules.max_state_bytes,
         max_metadata_bytes=MAX_METADATA_BYTES,
         default_timeout=rules.default_timeout,
-        open_timeout=min(rules.open_timeout, rules.max_timeout),
+        open_timeout=rules.open_timeout,
         max_timeout=rules.max_timeout,
         default_ttl=rules.default_ttl,
         keep_expired=rules.keep_expired,

@@ -8,7 +8,8 @@ from msgspec import Struct
 
 from stui_sessions.config.settings import CONFIG_ENV, SETTINGS, SettingsError
 from stui_sessions.config.sources import environment_file, read_table
-from stui_sessions.config.values import Invalid, parse, printable
+from stui_sessions.config.values import Invalid, parse
+from stui_sessions.errors import printable
 
 NAMES = ("host", "port", "unix")
 
@@ -22,6 +23,13 @@ class Address(Struct, frozen=True):
     host: str = SETTINGS["host"].default
     port: int = SETTINGS["port"].default
     unix: str = ""
+
+    def __str__(self) -> str:
+        """`tcp://HOST:PORT` or `unix://PATH`."""
+        if self.unix:
+            return f"unix://{self.unix}"
+        # An IPv6 address is full of colons: brackets, as in a URL.
+        return f"tcp://[{self.host}]:{self.port}" if ":" in self.host else f"tcp://{self.host}:{self.port}"
 
 
 def find_server(

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import fields
 
 from stui_sessions.errors import StartError, quote
+from stui_sessions.protocol.fields import CENTURY
 
 ENV_PREFIX = "STUI_SESSIONS_"
 CONFIG_ENV = ENV_PREFIX + "CONFIG"
@@ -22,8 +23,6 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 TIB = 1024 * GIB
 
-# Far above any sane value, low enough that "now + timeout" is always a date of four digits.
-CENTURY = 100 * 365 * 86_400
 DAY = 86_400
 # SQLite holds no value of 1e9 bytes or more, and one commit may carry several states.
 LARGEST_MESSAGE = 256 * MIB

@@ -22,8 +22,8 @@ from stui_sessions.config.settings import (
     SettingsError,
     broken_rules,
 )
-from stui_sessions.config.values import Invalid, parse, printable, shown
-from stui_sessions.errors import quote
+from stui_sessions.config.values import Invalid, parse, shown
+from stui_sessions.errors import printable, quote
 
 LARGEST_FILE = MIB
 """Bytes; a longer file is no settings file, and is not read into memory to find that out."""

@@ -4,7 +4,7 @@ import os
 import re
 
 from stui_sessions.config.settings import GIB, KIB, MIB, TIB, Setting
-from stui_sessions.errors import MAX_QUOTE, quote
+from stui_sessions.errors import MAX_QUOTE, printable, quote
 
 UNITS = {"": 1, "b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "tib": TIB}
 SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -100,7 +100,3 @@ def shown(raw: object, *, plain: bool = False) -> str:
         inside = ", ".join(shown(item) for item in raw[:10]) + (", …" if len(raw) > 10 else "")
         return "[" + (inside if len(inside) <= 3 * MAX_QUOTE else inside[: 3 * MAX_QUOTE] + "…") + "]"
     return printable(str(raw))
-
-
-def printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -11,11 +11,9 @@ import msgspec
 from msgspec import Raw
 
 from stui_sessions.errors import CODES
+from stui_sessions.protocol.definitions import Schema, name_in, resolved
 from stui_sessions.protocol.registry import Registry
 from stui_sessions.protocol.schema import contract
-from stui_sessions.protocol.schemadiff import Schema
-
-_PREFIX = "#/$defs/"
 
 
 @cache  # a name that no command has raises, so it takes no room here
@@ -34,8 +32,8 @@ def command_contract(registry: Registry, name: str) -> Schema:
     document = contract(registry)
     definitions, entry = document["$defs"], document["commands"][name]
     # That of the request, because it has the rules between parameters too.
-    parameters = _inlined(definitions[f"{name}.request"]["properties"]["parameters"], definitions)
-    result = _inlined(entry["result"], definitions)
+    parameters = resolved(definitions[f"{name}.request"]["properties"]["parameters"], definitions)
+    result = resolved(entry["result"], definitions)
     part = {
         "command": name,
         "summary": entry["summary"],
@@ -45,12 +43,6 @@ def command_contract(registry: Registry, name: str) -> Schema:
     }
     needed = _referred_to([parameters, result], definitions)
     return part | ({"$defs": needed} if needed else {})
-
-
-def _inlined(schema: Schema, definitions: dict[str, Schema]) -> Schema:
-    """`schema` with what it refers to in place of the reference."""
-    beside = {key: value for key, value in schema.items() if key != "$ref"}
-    return definitions[schema["$ref"].removeprefix(_PREFIX)] | beside
 
 
 def _referred_to(value: Any, definitions: dict[str, Schema]) -> dict[str, Schema]:
@@ -63,7 +55,7 @@ def _referred_to(value: Any, definitions: dict[str, Schema]) -> dict[str, Schema
             todo += item
         elif isinstance(item, dict):
             todo += item.values()
-            name = str(item.get("$ref", "")).removeprefix(_PREFIX)
+            name = name_in(item)
             if name and name not in needed:
                 needed[name] = definitions[name]
                 todo.append(definitions[name])

@@ -14,8 +14,12 @@ MAX_TITLE = 60
 MAX_TITLE_SENT = 1000
 MAX_TAGS = 32
 MAX_METADATA_BYTES = 16 * 1024
+CENTURY = 100 * 365 * 86_400
+"""Seconds: what any setting that is a duration may be at most, and so what any session's timeout may be.
+Far above any sane value, low enough that "now + timeout" is always a date of four digits."""
+
 MAX_TTL = 3_155_760_000
-"""Seconds: a hundred years.  Enough for anybody, and every instant stays within four-digit years."""
+"""Seconds: a hundred years, leap days too.  Enough for anybody, and every instant stays within four-digit years."""
 
 MIN_PREFIX = 6
 

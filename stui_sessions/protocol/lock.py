@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from stui_sessions.protocol.schemadiff import LEFT_OUT_WITH, NOT_ALWAYS, Change, Comparison, Effect, Schema, Side
+from stui_sessions.protocol.definitions import Schema, name_in
+from stui_sessions.protocol.schemadiff import LEFT_OUT_WITH, NOT_ALWAYS, Change, Comparison, Effect, Side
 
 _RULED = {"$defs", "commands", "universal_errors", "errors", "protocol_version"}
 """Parts of the document that are compared by their meaning."""
@@ -118,7 +119,7 @@ def _excused(change: Change, name: str, locked: Schema, current: Schema) -> Chan
 
 
 def _definition(document: Schema, reference: Schema) -> Schema:
-    definition: Schema = document["$defs"][reference["$ref"].removeprefix("#/$defs/")]
+    definition: Schema = document["$defs"][name_in(reference)]
     return definition
 
 

@@ -85,10 +85,15 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
     return next((found for one in get_args(annotation) if (found := _choices(one))), ())
 
 
+def any_of(texts: list[str]) -> str:
+    """For people: `a, b or c`."""
+    *most, last = texts
+    return f"{', '.join(most)} or {last}" if most else last
+
+
 def _in_words(bare: inspect.Type, annotation: Any) -> str:
     if isinstance(bare, inspect.LiteralType):
-        *most, last = [f'"{value}"' for value in _choices(annotation)]
-        return f"{', '.join(most)} or {last}" if most else last
+        return any_of([f'"{value}"' for value in _choices(annotation)])
     if isinstance(bare, inspect.IntType):
         return f"an integer, {bare.ge} or more" if bare.le is None else f"an integer from {bare.ge} to {bare.le}"
     if isinstance(bare, inspect.StrType):

@@ -11,7 +11,9 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from stui_sessions.errors import Refusal
+from stui_sessions.protocol.definitions import reference_to
 from stui_sessions.protocol.fields import (
+    CENTURY,
     LAST_MS,
     MAX_SESSION_ID,
     CleanTitle,
@@ -22,8 +24,6 @@ from stui_sessions.protocol.fields import (
     Tags,
     UserId,
 )
-
-CENTURY = 100 * 365 * 86_400
 
 
 def _says(text: str) -> Meta:
@@ -66,7 +66,7 @@ class ExportRow(Struct, forbid_unknown_fields=True, gc=False):
         Meta(pattern=r"^[0-9a-f]{8}\Z", description="CRC-32 of the text of `session`, in eight hexadecimal digits."),
     ]
     session: Annotated[
-        Raw, Meta(description="The session, all of it.", extra_json_schema={"$ref": "#/$defs/SessionRecord"})
+        Raw, Meta(description="The session, all of it.", extra_json_schema=reference_to("SessionRecord"))
     ]
 
 

@@ -6,9 +6,10 @@ from typing import Any
 import msgspec
 
 from stui_sessions.errors import CODES
+from stui_sessions.protocol.definitions import Schema, name_in
+from stui_sessions.protocol.parameter import any_of
 from stui_sessions.protocol.registry import UNIVERSAL_ERRORS, Command, Registry
 from stui_sessions.protocol.schema import NULL, alternatives, contract
-from stui_sessions.protocol.schemadiff import Schema
 
 Definitions = dict[str, Schema]
 
@@ -56,7 +57,7 @@ def _inner(command: Command, name: str, definitions: Definitions, told: dict[str
     """The tables of the objects in the fields of a type, and of those in theirs."""
     parts = []
     for field, schema in definitions[name]["properties"].items():
-        item = _object(schema) or _items(schema)
+        item = name_in(schema) or _items(schema)
         if not item:
             continue
         which = f"Each of `{field}`" if _items(schema) else f"`{field}`"
@@ -92,7 +93,7 @@ def _parameters(command: Command, definitions: Definitions) -> str:
 def _required(command: Command, name: str) -> str:
     for names in command.one_of:
         if name in names:
-            return "this or " + _any_of([f"`{other}`" for other in names if other != name])
+            return "this or " + any_of([f"`{other}`" for other in names if other != name])
     return "yes" if name in command.required else "no"
 
 
@@ -125,8 +126,8 @@ def type_text(schema: Schema) -> str:
 
 def _one_type(schema: Schema) -> str:
     if "enum" in schema:
-        return _any_of([_value(value) for value in schema["enum"]])
-    if _object(schema):
+        return any_of([_value(value) for value in schema["enum"]])
+    if name_in(schema):
         return "object"
     if schema["type"] == "array":
         return _array(schema)
@@ -150,21 +151,9 @@ def _array(schema: Schema) -> str:
     return f"array of {limit}{kind}s{of}{rest}"
 
 
-def _object(schema: Schema) -> str:
-    """The name of the type of a value; empty if it is no object of the contract."""
-    reference: str = schema.get("$ref", "")
-    return reference.rpartition("/")[2]
-
-
 def _items(schema: Schema) -> str:
     """The name of the type of an array's items; empty if they are no objects of the table."""
-    reference: str = schema.get("items", {}).get("$ref", "")
-    return reference.rpartition("/")[2]
-
-
-def _any_of(texts: list[str]) -> str:
-    *most, last = texts
-    return f"{', '.join(most)} or {last}" if most else last
+    return name_in(schema.get("items", {}))
 
 
 def _value(value: Any) -> str:

@@ -8,8 +8,9 @@ import msgspec
 from msgspec import Struct
 
 from stui_sessions.errors import CODES
+from stui_sessions.protocol.definitions import TEMPLATE, Schema, reference_to
 from stui_sessions.protocol.registry import UNIVERSAL_ERRORS, Command, Registry
-from stui_sessions.protocol.schemadiff import LEFT_OUT_WITH, Schema
+from stui_sessions.protocol.schemadiff import LEFT_OUT_WITH
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ID: Schema = {
@@ -31,16 +32,18 @@ def contract(registry: Registry) -> Schema:
     for command in registry:
         definitions[f"{command.name}.request"] = _request(command)
         definitions[f"{command.name}.reply"] = _success(command)
-    definitions["request"] = {"oneOf": [_ref(f"{name}.request") for name in registry.names]}
+    definitions["request"] = {"oneOf": [reference_to(f"{name}.request") for name in registry.names]}
     definitions["error"] = _error()
     # Not oneOf: results may gain fields, so that one reply can fit several of them.
-    definitions["reply"] = {"anyOf": [_ref("error"), *(_ref(f"{name}.reply") for name in registry.names)]}
+    definitions["reply"] = {
+        "anyOf": [reference_to("error"), *(reference_to(f"{name}.reply") for name in registry.names)]
+    }
     return {
         "$schema": _DIALECT,
         "title": "The session protocol of stui_sessions",
         "description": "One message: one JSON object on one line, in UTF-8.",
         "protocol_version": registry.version,
-        "oneOf": [_ref("request"), _ref("reply")],
+        "oneOf": [reference_to("request"), reference_to("reply")],
         "$defs": definitions,
         "commands": {command.name: _command(command) for command in registry},
         "universal_errors": list(UNIVERSAL_ERRORS),
@@ -70,10 +73,10 @@ def is_text(schema: Schema) -> bool:
 def _command(command: Command) -> Schema:
     return {
         "summary": command.summary,
-        "parameters": _ref(command.params.__name__),
-        "result": _ref(command.result.__name__),
-        "request": _ref(f"{command.name}.request"),
-        "reply": _ref(f"{command.name}.reply"),
+        "parameters": reference_to(command.params.__name__),
+        "result": reference_to(command.result.__name__),
+        "request": reference_to(f"{command.name}.request"),
+        "reply": reference_to(f"{command.name}.reply"),
         "errors": list(command.errors),
     }
 
@@ -81,7 +84,7 @@ def _command(command: Command) -> Schema:
 def _structs(commands: Iterable[Command], others: Iterable[type[Struct]] = ()) -> dict[str, Schema]:
     """The definitions of the commands' parameters and results, by the names of their types."""
     types = [type for command in commands for type in (command.params, command.result)]
-    _, definitions = msgspec.json.schema_components([*types, *others], ref_template="#/$defs/{name}")
+    _, definitions = msgspec.json.schema_components([*types, *others], ref_template=TEMPLATE)
     return {name: _optional(_portable(schema)) for name, schema in definitions.items()}
 
 
@@ -108,7 +111,7 @@ def _portable(schema: Any) -> Any:
 
 
 def _request(command: Command) -> Schema:
-    parameters = _ref(command.params.__name__)
+    parameters = reference_to(command.params.__name__)
     if command.one_of:
         parameters["allOf"] = [{"anyOf": [{"required": [name]} for name in names]} for names in command.one_of]
     return {
@@ -126,7 +129,7 @@ def _success(command: Command) -> Schema:
         "properties": {
             "status": {"const": "success"},
             "id": _ID,
-            "result": _ref(command.result.__name__),
+            "result": reference_to(command.result.__name__),
             "timestamp": _TIMESTAMP,
         },
         "required": ["status", "id", "result", "timestamp"],
@@ -150,7 +153,3 @@ def _error() -> Schema:
         },
         "required": ["status", "id", "error", "error_type", "error_code", "details", "timestamp"],
     }
-
-
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/$defs/{name}"}

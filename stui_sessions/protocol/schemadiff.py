@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec import Struct
 
-Schema = dict[str, Any]
+from stui_sessions.protocol.definitions import Schema, resolved
 
 LEFT_OUT_WITH = "x-left-out-with"
 """Keyword of a field of a result: the parameter, with its value, that asks for it to be left out."""
@@ -89,7 +89,7 @@ class Comparison:
             if following in self._open:
                 return
             self._open.add(following)
-        old, new = _resolved(before, self._definitions[0]), _resolved(after, self._definitions[1])
+        old, new = resolved(before, self._definitions[0]), resolved(after, self._definitions[1])
         self._words(path, old, new)
         self._default(path, old, new)
         if _is_union(old) or _is_union(new):
@@ -276,14 +276,6 @@ _OPENNESS = ("refused", "of one kind", "allowed")
 
 def _openness(others: Schema | bool) -> int:
     return 1 if isinstance(others, dict) else 2 * others
-
-
-def _resolved(schema: Schema, definitions: Schema) -> Schema:
-    """`schema` with what it refers to; what stands beside the reference goes before."""
-    while "$ref" in schema:
-        beside = {key: value for key, value in schema.items() if key != "$ref"}
-        schema = definitions[schema["$ref"].removeprefix("#/$defs/")] | beside
-    return schema
 
 
 def _as_schema(schema: Schema | bool) -> Schema:

@@ -51,6 +51,12 @@ def live_sessions(server: ServerProcess) -> int:
     return total
 
 
+def is_under_load(server: ServerProcess) -> bool:
+    """All its sessions are made, its connections are there, and updates are answered."""
+    rows = server.result("list_sessions", limit=20)["sessions"]
+    return len(rows) == 20 and any(row["revision"] > 1 for row in rows)
+
+
 def kept_sessions(server: ServerProcess) -> int:
     """Sessions that the server knows of, ended ones too."""
     counts = server.result("get_session_statistics")["sessions_by_status"]
@@ -135,6 +141,14 @@ def test_nobody_there_is_exit_code_2() -> None:
     assert "cannot connect" in result.stderr
 
 
+@pytest.mark.parametrize("host", ["x" * 70, "a..b"])
+def test_a_host_that_cannot_be_one_is_told_in_one_line(host: str) -> None:
+    result = CliRunner().invoke(main, ["bench", "--host", host])
+    assert (result.stdout, result.exit_code) == ("", 2)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"stui-sessions: cannot connect to tcp://{host}:")
+
+
 @pytest.mark.parametrize(("answer", "message"), [(b"220 ESMTP\n", "cannot be read"), (None, "within 0.2 s")])
 def test_another_server_is_exit_code_2(answer: bytes | None, message: str) -> None:
     with CannedServer(answer) as server:
@@ -153,7 +167,7 @@ def test_bad_usage_is_exit_code_2(arguments: list[str]) -> None:
 
 def test_a_server_that_dies_is_exit_code_2(server: ServerProcess) -> None:
     process = start(server)
-    wait_until(lambda: live_sessions(server) == 20, process)
+    wait_until(lambda: is_under_load(server), process)
     server.kill()
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (2, "")
@@ -163,7 +177,7 @@ def test_a_server_that_dies_is_exit_code_2(server: ServerProcess) -> None:
 
 def test_a_server_that_stops_answering_is_exit_code_2(server: ServerProcess) -> None:
     process = start(server, "--timeout", "0.5")
-    wait_until(lambda: live_sessions(server) == 20, process)
+    wait_until(lambda: is_under_load(server), process)
     server.send_signal(signal.SIGSTOP)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (2, "")

@@ -284,6 +284,16 @@ def test_bad_usage_is_exit_code_2(arguments: list[str]) -> None:
     assert "Error: " in result.stderr
 
 
+@pytest.mark.parametrize("arguments", [["p\udcffng"], ["ping", "n\udcffme=1"], ["ping", "n\udcffme:=1"]])
+def test_a_name_that_is_not_utf_8_is_told_in_one_line(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert (result.stdout, result.exit_code) == ("", 2)
+    assert [line for line in result.stderr.splitlines() if line.startswith("Error: ")] == [
+        "Error: the command or the name of a parameter is not UTF-8"
+    ]
+    assert "Traceback" not in result.stderr
+
+
 # Where it asks.
 
 

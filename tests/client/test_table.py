@@ -75,6 +75,19 @@ def test_results_are_those_of_the_registry_with_state_objects_decoded(name: str)
         assert type == bare or (name == "update_session_state" and field in ASKED_AWAY)
 
 
+def test_every_type_of_a_result_can_be_imported_from_the_package() -> None:
+    made = {name: value for name, value in vars(results).items() if isinstance(value, type(msgspec.Struct))}
+    made = {name: value for name, value in made.items() if value.__module__ == results.__name__}
+    assert set(RESULTS.values()) <= set(made.values())
+    assert {name: getattr(client, name, None) for name in made} == made
+    assert made.keys() <= set(client.__all__)
+
+
+def test_all_that_the_package_names_is_there() -> None:
+    assert len(set(client.__all__)) == len(client.__all__)
+    assert all(getattr(client, name) is not None for name in client.__all__)
+
+
 ASKED_AWAY = {"session_state"}
 """May be left out of a reply, but only by those who ask for that: nobody else has to think of it."""
 

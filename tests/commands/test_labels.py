@@ -295,7 +295,13 @@ def test_where_there_is_no_absolute_end_none_is_moved(house: House) -> None:
 def test_an_absolute_end_can_be_moved_to_a_hundred_years_at_most(house: House) -> None:
     session_id = house.create(ttl_seconds=10)
     house.wait(9)
-    assert house.refused("extend_session", session_id=session_id, seconds=MAX_TTL - 9).code == "invalid_parameter"
+    refusal = house.refused("extend_session", session_id=session_id, seconds=MAX_TTL - 9)
+    assert (refusal.code, refusal.details["parameter"]) == ("invalid_parameter", "seconds")
+    # No `seconds` is wrong in itself: what they lead to is.
+    assert str(refusal) == (
+        f"seconds must be small enough: the absolute end may be {MAX_TTL} seconds after the creation, "
+        "and not after the year 9999"
+    )
     assert house.do("extend_session", session_id=session_id, seconds=MAX_TTL - 10).ttl_seconds == MAX_TTL
 
 

@@ -8,8 +8,9 @@ import pytest
 from stui_sessions.commands import REGISTRY
 from stui_sessions.commands.looking import ResolveParams, resolve_session
 from stui_sessions.domain.draft import Draft, Rules
-from stui_sessions.domain.entities import Absent, session_key
+from stui_sessions.domain.entities import Absent, Session, session_key
 from stui_sessions.domain.finding import Found, Reference
+from stui_sessions.errors import Refusal
 from stui_sessions.protocol.fields import STATE_OBJECTS
 from tests.commands.around import WAYS_TO_END, end, seen
 from tests.commands.house import House
@@ -362,13 +363,28 @@ def test_of_many_that_may_be_meant_the_most_recently_active_are_told() -> None:
         house.forget()
 
 
+def draft_that_was_told(house: House, rows: list[Session]) -> Draft:
+    """To look for what is called "same", the store having found `rows`."""
+    answers = {Reference("", "", "same", "same"): (Found(rows), house.commit)}
+    row = REGISTRY["resolve_session"]
+    memory = {**house.memory, session_key("", "same"): Absent(session_key("", "same"))}
+    return Draft(house.world, memory, house.commit + 1, row, house.caller, house.now, answers)
+
+
 def test_what_a_reference_means_is_looked_at_again(house: House) -> None:
     """What the store tells is older than what this request sees."""
     first, second = house.create(title="same"), house.create(title="same")
     rows = [house.session(i) for i in (first, second)]
     house.do("update_session", session_id=first, title="other")
-    answers = {Reference("", "", "same", "same"): (Found(rows), house.commit)}
-    row = REGISTRY["resolve_session"]
-    memory = {**house.memory, session_key("", "same"): Absent(session_key("", "same"))}
-    draft = Draft(house.world, memory, house.commit + 1, row, house.caller, house.now, answers)
-    assert resolve_session(draft, ResolveParams("same")).session_id == second
+    assert resolve_session(draft_that_was_told(house, rows), ResolveParams("same")).session_id == second
+
+
+def test_what_may_be_meant_is_told_in_the_order_of_now(house: House) -> None:
+    """The order of the store is that of its rows, which are older."""
+    made = [house.create(title="same") for _ in range(3)]  # in one instant: the later one comes first
+    rows = [house.session(i) for i in made]
+    house.wait(1)
+    house.do("touch_session", session_id=made[1])
+    with pytest.raises(Refusal) as caught:
+        resolve_session(draft_that_was_told(house, rows), ResolveParams("same"))
+    assert [c["session_id"] for c in caught.value.details["candidates"]] == [made[1], made[2], made[0]]

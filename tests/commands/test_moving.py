@@ -193,6 +193,7 @@ def test_rows_that_cannot_be_taken_stop_no_other(house: House, other: House) -> 
         changed(good, ends_at_ms=5),
         changed(good, status="closed"),
         changed(good, ended_at_ms=5),
+        changed(good, status="closed", ended_at_ms=0),  # inside, 0 is not to have ended
         changed(good, tags=["a", "a"]),
         changed(good, title=" "),
         changed(good, title="a\u0007"),

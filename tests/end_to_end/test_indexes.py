@@ -93,7 +93,7 @@ class Still:
                     for status in STATUSES:
                         for order in ("asc", "desc"):
                             self._walk(client, status, order)
-        except (OSError, EOFError):
+        except (ConnectionError, EOFError):
             pass  # the server went away
         except BaseException as failure:
             self._failures.append(failure)
@@ -114,7 +114,8 @@ def removals(server: ServerProcess) -> Counter[str]:
 
 def logged(server: ServerProcess, since: int) -> Counter[str]:
     """What it has logged of that."""
-    lines = [json.loads(line) for line in server.stderr()[since:].splitlines()]
+    text = server.stderr()[since:]
+    lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # the last one may be half there
     return Counter(line["reason"] for line in lines if line["event"] == "session.removed")
 
 

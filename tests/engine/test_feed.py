@@ -14,6 +14,9 @@ from stui_sessions.storage.contract import Commit, LogGone
 from stui_sessions.storage.memory import MemoryStore
 from tests.engine.desk import Desk, stored_session
 
+OFTEN = 100
+"""More than any test here comes to.  A follower that is lost may go round without ever giving way to the test."""
+
 
 class LogStore(MemoryStore):
     """A log of commits that begins at `oldest`."""
@@ -27,6 +30,7 @@ class LogStore(MemoryStore):
 
     async def log(self, since: int) -> AsyncIterator[Commit]:
         self.asked.append(since)
+        assert len(self.asked) < OFTEN
         if since + 1 < self.oldest:
             raise LogGone(self.oldest)
         for commit in [c for c in self.commits if c.number > since]:
@@ -61,6 +65,7 @@ class Follower:
     async def _run(self, feed: Feed, since: int) -> None:
         async for commit in feed.follow(since):
             self.seen.append(commit.number)
+            assert len(self.seen) < OFTEN
             await self.free.wait()
 
     async def stop(self) -> None:

@@ -315,3 +315,14 @@ def test_depth_counts_from_the_line() -> None:
 
     assert decode(line(126)).parameters.state_data.keys == ("",)
     assert code_of(line(127)) == "too_deep"
+
+
+def test_a_row_as_deep_as_a_state_may_be_hides_no_other_fault() -> None:
+    """A state lies deeper in a row of an import than in an update, and a line with it is judged like one."""
+
+    def line(depth: int, more: dict[str, Any]) -> bytes:
+        frame = line_of("import_sessions", {"sessions": [row(RECORD | {"session_state": "STATE"})], **more})
+        return frame.replace(b'"STATE"', b'{"":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}")
+
+    assert refused(line(126, {"on_conflict": "sorry"})).refusal.details["parameter"] == "on_conflict"
+    assert code_of(line(127, {"on_conflict": "sorry"})) == "too_deep"

@@ -13,11 +13,11 @@ from click.testing import CliRunner
 from stui_sessions.cli.main import main
 from stui_sessions.commands import REGISTRY
 from stui_sessions.errors import CODES
+from stui_sessions.protocol.definitions import Schema
 from stui_sessions.protocol.explain import type_name
 from stui_sessions.protocol.reference import BEGIN, END, reference, type_text, write_reference
 from stui_sessions.protocol.registry import UNIVERSAL_ERRORS
 from stui_sessions.protocol.schema import contract, is_text, parameter_schemas
-from stui_sessions.protocol.schemadiff import Schema
 from tests.protocol.lines import EVERY_PARAMETER, json_types
 
 CONTRACT = contract(REGISTRY)

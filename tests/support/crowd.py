@@ -260,6 +260,7 @@ class Crowd:
         """Wait until so many more have been acknowledged."""
         before = self.acknowledged
         until(lambda: self._failures or self.acknowledged >= before + writes, "writes", timeout=60)
+        self._raise_failure()
 
     def stop(self) -> None:
         """Have the workers finish what they sent, and end."""
@@ -272,6 +273,9 @@ class Crowd:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
             assert not thread.is_alive(), "a worker still waits for the server"
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
         if self._failures:
             raise self._failures[0]
 
@@ -290,7 +294,7 @@ class Crowd:
                     finally:
                         for request in owed:
                             worker.unanswered(*request)
-        except (OSError, EOFError):
-            pass  # the server went away
+        except (ConnectionError, EOFError):
+            pass  # the server went away; to be silent for too long is another thing
         except BaseException as failure:
             self._failures.append(failure)
