@@ -202,6 +202,8 @@ class WriteBehind:
             await asyncio.sleep(0)
         await self._pins.passed()
         self._unwritten.drop()
+        # A search that began while that was waited for looks into this very generation.
+        await self._pins.passed()
         while generation.entities:  # freeing many at once takes long, too
             for _ in range(min(PORTION, len(generation.entities))):
                 generation.entities.popitem()
