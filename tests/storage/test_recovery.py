@@ -173,3 +173,18 @@ async def test_tables_that_do_not_go_with_the_log(local: LocalMaker) -> None:
     before = path.read_bytes()
     await store.close(clean=True)
     assert path.read_bytes() == before
+
+
+async def test_a_read_that_finds_the_damage_first(local: LocalMaker) -> None:
+    """What is not replayed is told to nobody, however often it is read; what was read beside it is."""
+    path, scribe = await killed(local)
+    edit(path, "DELETE FROM sessions WHERE number = 200")
+    store = await opened(local, path, scribe)
+    good, bad = scribe.session(3), scribe.session(200).key
+    for _ in range(2):
+        with pytest.raises(StorageDamaged, match="do not go together"):
+            await store.read([good.key, bad])
+    assert (await store.read([good.key]))[good.key] == good
+    assert store._recovery is not None
+    with pytest.raises(StorageDamaged, match="do not go together"):
+        await store._recovery.done()

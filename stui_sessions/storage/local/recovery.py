@@ -68,8 +68,13 @@ class Recovery:
 
     async def _resolve(self, keys: Sequence[Key]) -> None:
         stored = await self._reader.read(keys)
-        # Somebody else may have been faster.
-        self._replay.put({key: entity for key, entity in stored.items() if self._replay.is_left(key)})
+        try:
+            # Somebody else may have been faster.
+            self._replay.put({key: entity for key, entity in stored.items() if self._replay.is_left(key)})
+        finally:
+            self._adopt()  # those before one that is damaged, too: they are no longer left
+
+    def _adopt(self) -> None:
         found, self._replay.entities = self._replay.entities, {}
         fresh = [entity for key, entity in found.items() if self._unwritten.get(key) is None]
         self._unwritten.adopt(fresh, self._replay.moving, {})

@@ -69,9 +69,13 @@ class Replay:
         return sorted(self._gathered, key=itemgetter(2))
 
     def put(self, stored: Mapping[Key, Entity]) -> None:
-        """What the store holds of wanted entities.  StorageDamaged if that is not what the log goes on from."""
+        """What the store holds of wanted entities.  StorageDamaged if that is not what the log goes on from.
+
+        The entity that this is raised for is still left, with those behind it.
+        """
         for key, entity in stored.items():
-            after = self._after(entity, self._gathered.pop(key))
+            after = self._after(entity, self._gathered[key])
+            del self._gathered[key]
             if after is not None:
                 self.entities[key] = after
 
