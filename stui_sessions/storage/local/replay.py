@@ -109,12 +109,14 @@ def _since_made(records: list[Record]) -> list[Record]:
 
 def _applied(entity: Entity, records: list[Record], commit: int) -> Entity:
     """The entity after some records, the last of them in `commit`."""
-    if len(records) > 1:
-        if isinstance(entity, Session) and all(type(record) is Updated and not record.replaces for record in records):
-            records = [_merged(entity, records)]  # type: ignore[arg-type]
-        else:
-            records = composed(records)
     try:
+        if len(records) > 1:
+            if isinstance(entity, Session) and all(
+                type(record) is Updated and not record.replaces for record in records
+            ):
+                records = [_merged(entity, records)]  # type: ignore[arg-type]
+            else:
+                records = composed(records)
         for record in records:
             entity = apply(entity, record, commit)
     except ValueError as error:
