@@ -4,6 +4,8 @@ import asyncio
 import errno
 import os
 import threading
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -161,7 +163,99 @@ async def test_a_cancelled_commit_gives_way_to_the_next(local: LocalMaker) -> No
     await survives(local, store, scribe, 2)
 
 
+async def test_a_commit_cancelled_while_it_waits_for_a_cancelled_one(local: LocalMaker) -> None:
+    """The one behind both still waits for the write that goes on."""
+    store, scribe = await opened(local)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(operation: str, *_: object) -> None:
+        if operation == "sync":
+            local.disk.faults.clear()
+            begun.set()
+            assert go_on.wait(10)
+
+    local.disk.faults.append(slow)
+    assert store._journal is not None
+    waits, settled = asyncio.Event(), store._journal._settled
+
+    async def noted() -> None:
+        waits.set()
+        await settled()
+
+    store._journal._settled = noted  # type: ignore[method-assign]
+    for n in (2, 3):
+        scribe.create(n, session_state=padding(3000))
+        commit = asyncio.ensure_future(store.commit(scribe.batch()))
+        await waits.wait()
+        await asyncio.to_thread(begun.wait, 10)
+        waits.clear()
+        commit.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await commit
+    scribe.create(1)
+    following = asyncio.ensure_future(scribe.commit())
+    await waits.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert store._journal._buffer.find(b"session_1_") < 0  # the write that goes on may be reading it
+    go_on.set()
+    await following
+    await survives(local, store, scribe, 2, 3)
+
+
+async def test_a_commit_cancelled_while_a_segment_is_given_up(local: LocalMaker) -> None:
+    """The prepared one was too small; it is not used by the next commit, for which it would do."""
+    store, scribe = await opened(local)
+    s = scribe.create(1, session_state=padding(40_000))
+    await scribe.commit()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(operation: str, *names: Path) -> None:
+        if operation == "rename" and names[1].name.startswith(segments.SPARE):
+            local.disk.faults.clear()
+            begun.set()
+            assert go_on.wait(10)
+
+    local.disk.faults.append(slow)
+    scribe.update(s, padding(100_000), replaces=True)
+    commit = asyncio.ensure_future(store.commit(scribe.batch()))
+    await asyncio.to_thread(begun.wait, 10)
+    commit.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await commit
+    go_on.set()
+    scribe.update(s, padding(40_000), replaces=True)
+    await scribe.commit()
+    await survives(local, store, scribe)
+
+
 # Room.
+
+
+async def test_no_descriptor_for_the_next_segment(local: LocalMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused like any other failure, and the segment that was made is used by the next commit."""
+    store, scribe = await opened(local)
+    s = scribe.create(1, session_state=padding(40_000))
+    await scribe.commit()
+    assert store._journal is not None
+    assert store._journal._next is not None
+    ready = await store._journal._next
+    open_file = os.open
+
+    def refusing(path: Any, *arguments: Any) -> int:
+        if threading.current_thread() is threading.main_thread():
+            raise OSError(errno.EMFILE, "Too many open files")
+        return open_file(path, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refusing)
+        for _ in range(2):
+            scribe.update(s, padding(40_000), replaces=True)
+            await fails(scribe, "Too many open files")
+    scribe.update(s, padding(40_000), replaces=True)
+    await scribe.commit()
+    assert store._journal.segments[-1] is ready
+    await survives(local, store, scribe)
 
 
 async def test_no_room_at_the_start(local: LocalMaker) -> None:

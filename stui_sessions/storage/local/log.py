@@ -155,10 +155,11 @@ class CommitLog:
 
     async def _settled(self) -> None:
         """Until the write of a commit that was cancelled is over."""
-        writing, self._writing = self._writing, None
+        writing = self._writing
         if writing is not None:
-            await asyncio.wait([writing])
+            await asyncio.wait([writing])  # who is cancelled here leaves it to the next one
             writing.exception()  # seen
+            self._writing = None
 
     async def _write_aside(self, offset: int) -> None:
         self._writing = asyncio.ensure_future(self._in_thread(self._writer, lambda: self._timed(offset)))
@@ -225,7 +226,11 @@ class CommitLog:
             await self._in_thread(self._writer, self._void)
         following = await self._following(needed)
         former, end = self._fd, self.segments[-1].end
-        self._use(following)
+        try:
+            self._use(following)
+        except OSError as error:  # out of descriptors, for example: the segment is there for the next try
+            raise translate("writing the log", error) from error
+        self._next = None
         if self._full:
             os.close(former)
         else:
@@ -233,19 +238,18 @@ class CommitLog:
         self._synced_end = START
 
     async def _following(self, needed: int) -> Segment:
-        prepared, self._next = self._next, None
-        if prepared is not None:
+        """The next segment, with room for an entry of `needed` bytes; it stays `_next` until it is in use."""
+        if self._next is not None:
             try:
-                segment = await asyncio.shield(prepared)
+                segment = await asyncio.shield(self._next)
                 if segment.size >= needed + START:
                     return segment
+                self._next = None  # whatever becomes of this: its file may be gone
                 await self._in_thread(self._aside, lambda: segments.retire(self._disk, segment, keep=True))
-            except asyncio.CancelledError:
-                self._next = prepared
-                raise
             except StorageError:
                 pass  # there may be room by now
-        return await self._prepare(self._size(needed))
+        self._next = self._prepare(self._size(needed))
+        return await asyncio.shield(self._next)
 
     def _use(self, segment: Segment) -> None:
         self._open(segment)
