@@ -146,6 +146,19 @@ def test_stopped_while_the_disk_refuses(disk: Disk) -> None:
     load.verify()
 
 
+@pytest.mark.skipif(not can_mount(), reason="this user may not mount a file system")
+def test_started_on_a_full_disk_after_a_kill(make_server: StartServer, tmp_path: Path) -> None:
+    """It is refused, and neither the process nor its lock stays."""
+    with tmpfs(tmp_path / "disk", "12m") as mounted:
+        server = fill(make_server(db=mounted / "sessions.db"), kill=True)
+        disk = FullTmpfs(server)
+        disk.refuse()
+        assert "full" in refusal(server)
+        disk.relent()
+        assert_still_there(server.start())
+        server.kill()
+
+
 # Places that cannot be used.
 
 
