@@ -13,7 +13,7 @@ from stui_sessions.domain.entities import session_key
 from stui_sessions.domain.records import Updated
 from stui_sessions.errors import StartError, StorageDamaged, StorageError
 from stui_sessions.storage.contract import Batch
-from stui_sessions.storage.local import Limits, LocalStore, segments
+from stui_sessions.storage.local import Limits, LocalStore, segments, writebehind
 from stui_sessions.storage.local import log as log_module
 from stui_sessions.storage.local.log import FAST_SECONDS, FIRST_TRUST, LEAST_TRUST, SLOW_SECONDS, Pace
 from tests.storage.logs import entries_of, files_of
@@ -613,3 +613,106 @@ async def test_a_commit_that_is_too_large_is_refused(local: LocalMaker, monkeypa
     record = Updated(s.key, 2, 0, "", 1, 2, True, padding(2000))
     with pytest.raises(StorageError, match="too large"):
         await store.commit(Batch(2, [record], {s.key: s}, {}))
+
+
+# A disk that is too small for what would be kept.
+
+
+def small(local: LocalMaker, monkeypatch: pytest.MonkeyPatch, room: int) -> list[int]:
+    """Segments of 64 to 512 KiB on a disk with `room` for so many bytes of log; the sizes that were tried."""
+    monkeypatch.setattr(segments, "LARGEST", 2**19)
+    tried: list[int] = []
+
+    def full(operation: str, *arguments: Any) -> None:
+        if operation == "make":
+            path, size = arguments
+            tried.append(size)
+            if sum(file.stat().st_size for file in path.parent.iterdir()) + size > room:
+                raise NO_ROOM
+
+    local.disk.faults.append(full)
+    return tried
+
+
+async def test_a_smaller_segment_where_there_is_no_room_for_a_large_one(
+    local: LocalMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = small(local, monkeypatch, 5 * 2**16)
+    store, scribe = await opened(local)
+    s = scribe.create(1)
+    for n in range(7):
+        scribe.update(s, padding(40_000), replaces=True)
+        await scribe.commit()
+        assert store._journal is not None
+        if store._journal._next is not None:
+            await asyncio.wait([store._journal._next])
+        assert store._journal.is_cramped == (n >= 2)
+    assert tried[:4] == [2**16, 2**17, 2**18, 2**17]
+    await survives(local, store, scribe)
+
+
+async def test_a_segment_leaves_as_much_room_as_it_takes(local: LocalMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the tables; where it does not, what the log has goes there before there is none left."""
+    monkeypatch.setattr(segments, "LARGEST", 2**19)
+    monkeypatch.setattr(writebehind, "CRAMPED", 30_000)
+    local.disk.free = lambda directory: 3 * 2**17  # type: ignore[method-assign, assignment]
+    store, scribe = await opened(local)
+    s = scribe.create(1)
+    for _ in range(3):
+        scribe.update(s, padding(40_000), replaces=True)
+        await scribe.commit()
+        assert store._journal is not None
+        assert store._behind is not None
+        assert store._behind.is_due() == store._journal.is_cramped
+        if store._journal._next is not None:
+            await store._journal._next
+    assert [file.stat().st_size for file in files_of(store.path)] == [2**16, 2**17, 2**17]
+    assert store._journal is not None
+    assert store._journal.is_cramped
+    assert store._behind is not None
+    assert store._behind.is_due()
+
+
+async def test_a_small_disk_is_not_filled_by_what_is_kept(local: LocalMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No commit is refused: what the tables have gives way, whatever the settings would have kept."""
+    room = 2**20
+    small(local, monkeypatch, room)
+    store, scribe = await opened(local)
+    s = scribe.create(1)
+    for _ in range(60):
+        scribe.update(s, padding(40_000), replaces=True)
+        await scribe.commit()
+        assert store.usage().disk < room + 10 * 2**20
+    assert len(local.log.named("log_given_up")) == 1
+    await survives(local, store, scribe)
+    local.disk.faults.clear()
+    before = len(files_of(store.path))
+    for _ in range(60):  # there is room again, and it is kept again
+        scribe.update(s, padding(40_000), replaces=True)
+        await scribe.commit()
+        await store.flush()
+    assert len(files_of(store.path)) > before + 3
+
+
+async def test_what_is_kept_gives_way_to_the_tables(local: LocalMaker) -> None:
+    store, scribe = await opened(local)
+    s = scribe.create(1)
+    for _ in range(9):
+        scribe.update(s, padding(40_000), replaces=True)
+        await scribe.commit()
+    await store.flush()
+    assert len(files_of(store.path)) >= 9
+    connection = store._tables._connection
+    assert connection is not None
+    ((pages,),) = await connection.execute_fetchall("PRAGMA page_count")
+    await connection.execute(f"PRAGMA max_page_count = {pages}")
+    scribe.create(2, session_state=padding(40_000))
+    await scribe.commit()
+    for _ in range(2):
+        with pytest.raises(StorageError, match="full"):
+            await store.flush()
+    assert [e.number for e in entries_of(store.path)] == [10]
+    assert segments.spare_bytes(segments.directory_of(store.path)) == 0
+    await connection.execute("PRAGMA max_page_count = 100000")
+    await store.flush()
+    await survives(local, store, scribe)

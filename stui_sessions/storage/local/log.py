@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from stui_sessions.domain.records import Record
 from stui_sessions.errors import StorageError
-from stui_sessions.storage.border import CAUGHT, Log, translate
+from stui_sessions.storage.border import CAUGHT, Log, is_full, translate
 from stui_sessions.storage.counting import Counters
 from stui_sessions.storage.local import segments
 from stui_sessions.storage.local.disk import Disk
@@ -58,6 +58,9 @@ class CommitLog:
         """The number of the newest entry."""
         self.synced = 0
         """Commits up to here are durable."""
+        self.is_cramped = False
+        """There was no room for the newest segment in its full size."""
+        self._has_given_up = False
         self._full = durability == "full"
         self._disk = disk
         self._log = log
@@ -88,7 +91,7 @@ class CommitLog:
         self.segments, self.last, self.synced = used, last, last
         if fresh or not used:
             ordinal = max([s.ordinal for s in found], default=0) + 1
-            self._use(self._make(segments.Label(self.log_id, ordinal, last, self._size(0))))
+            self._use(self._make(segments.Label(self.log_id, ordinal, last, self._size(0)), segments.SMALLEST))
         else:
             self._open(used[-1])
             self._synced_end = used[-1].end
@@ -142,7 +145,8 @@ class CommitLog:
             try:
                 self._pace.note(self._write(offset))
             except CAUGHT as error:
-                raise self._failed(error) from error
+                self._failed()
+                raise translate("writing the log", error) from error
         else:
             await self._write_aside(offset)
         self._doubtful = False
@@ -166,8 +170,9 @@ class CommitLog:
         self._doubtful = True  # if this is cancelled
         try:
             await asyncio.shield(self._writing)
-        except StorageError as error:
-            raise self._failed(error) from error
+        except StorageError:
+            self._failed()
+            raise
         finally:
             if self._writing.done():
                 self._writing = None
@@ -183,10 +188,9 @@ class CommitLog:
             self._disk.sync(self._fd)
         return self._disk.clock() - began
 
-    def _failed(self, error: BaseException) -> StorageError:
+    def _failed(self) -> None:
         self._doubtful = True
         self._pace.move()  # whatever it was, the loop need not wait for it
-        return error if isinstance(error, StorageError) else translate("writing the log", error)
 
     def _void(self) -> None:
         """Have nothing at the place of an entry that failed."""
@@ -205,7 +209,7 @@ class CommitLog:
         """Have the next segment ready before this one is full."""
         current = self.segments[-1]
         if self._next is None and current.end * 2 > current.size:
-            self._next = self._prepare(self._size(0))
+            self._next = asyncio.ensure_future(self._prepare(0))
             self._next.add_done_callback(self._told)
 
     def _told(self, prepared: asyncio.Future[Segment]) -> None:
@@ -213,11 +217,28 @@ class CommitLog:
         if not prepared.cancelled() and (error := prepared.exception()) is not None:
             self._log.warning("log_preparation_failed", error=str(error))
 
-    def _prepare(self, size: int) -> asyncio.Future[Segment]:
+    async def _prepare(self, needed: int) -> Segment:
+        """Make the next segment; if there is no room for that, a smaller one, with an entry of `needed` bytes."""
+        size, least = self._size(needed), max(segments.SMALLEST, needed + START)
         label = segments.Label(self.log_id, self.segments[-1].ordinal + 1, self.synced, size)
-        return asyncio.ensure_future(self._in_thread(self._aside, lambda: self._make(label)))
+        try:
+            segment: Segment = await self._in_thread(self._aside, lambda: self._make(label, least))
+        except StorageError as error:
+            self.is_cramped = is_full(error)
+            raise
+        self.is_cramped = segment.size < size
+        return segment
 
-    def _make(self, label: segments.Label) -> Segment:
+    def _make(self, label: segments.Label, least: int) -> Segment:
+        """As large as there is room for, and as much again: the tables need some, too; `least` in any case."""
+        while label.size > least:
+            try:
+                if segments.has_room(self._disk, self.directory, label.size):
+                    return segments.prepare(self._disk, self.directory, label)
+            except OSError as error:
+                if not is_full(error):
+                    raise
+            label = label._replace(size=max(label.size // 2, least))
         return segments.prepare(self._disk, self.directory, label)
 
     async def _go_on(self, needed: int) -> None:
@@ -248,7 +269,7 @@ class CommitLog:
                 await self._in_thread(self._aside, lambda: segments.retire(self._disk, segment, keep=True))
             except StorageError:
                 pass  # there may be room by now
-        self._next = self._prepare(self._size(needed))
+        self._next = asyncio.ensure_future(self._prepare(needed))
         return await asyncio.shield(self._next)
 
     def _use(self, segment: Segment) -> None:
@@ -290,14 +311,32 @@ class CommitLog:
         """Take out of use what need not be kept: the tables have it, and it is from before `before` (ms), or
         there are more than `limit` bytes.  StorageError if that failed.
         """
-        while len(self.segments) > 1:
-            oldest, then = self.segments[0], self.segments[1]
+        while self._is_over(in_tables):
             too_much = sum(s.size for s in self.segments) > limit
-            if then.first - 1 > in_tables or not then.first or not (too_much or then.first_at <= before):
+            if not (too_much or self.segments[1].first_at <= before):
                 return
-            keep = segments.spare_bytes(self.directory) == 0 and oldest.size <= segments.LARGEST
-            del self.segments[0]
-            await self._in_thread(self._aside, partial(segments.retire, self._disk, oldest, keep))
+            spare = segments.spare_bytes(self.directory) == 0 and self.segments[0].size <= segments.LARGEST
+            await self._retire_oldest(spare)
+
+    async def give_up(self, in_tables: int) -> None:
+        """Make room on a full disk: take out of use all that the tables have, and keep no spare.
+
+        StorageError if that failed.
+        """
+        before = len(self.segments)
+        while self._is_over(in_tables):
+            await self._retire_oldest(spare=False)
+        await self._in_thread(self._aside, lambda: segments.remove_spares(self._disk, self.directory))
+        if len(self.segments) < before and not self._has_given_up:
+            self._has_given_up = True  # said once: on a small disk it happens with every other segment
+            self._log.warning("log_given_up", files=before - len(self.segments))
+
+    def _is_over(self, in_tables: int) -> bool:
+        """The oldest segment is out of use, and the tables have all of it."""
+        return len(self.segments) > 1 and 0 < self.segments[1].first <= in_tables + 1
+
+    async def _retire_oldest(self, spare: bool) -> None:
+        await self._in_thread(self._aside, partial(segments.retire, self._disk, self.segments.pop(0), spare))
 
     @property
     def oldest(self) -> int:

@@ -23,7 +23,7 @@ from stui_sessions.domain.times import Expiry
 from stui_sessions.errors import StartError, StorageDamaged, StorageError
 from stui_sessions.storage import files
 from stui_sessions.storage.background import interruptible
-from stui_sessions.storage.border import Log, translate
+from stui_sessions.storage.border import Log, is_full, translate
 from stui_sessions.storage.contract import Batch, Commit, Conflict, Opened, Usage
 from stui_sessions.storage.counting import Tally, is_counted, structural
 from stui_sessions.storage.local import backup, past, schema, segments, start
@@ -254,13 +254,20 @@ class LocalStore:
             raise ValueError(f"commit {batch.number} after {self._state.commit}")
         if self._tables.damage is not None:
             raise self._tables.damage
-        while self._is_full():
+        while behind.is_full():
             await behind.make_room()
         await self._refuse_stale(batch)
         moving = structural(batch.records)
         counters = self._tally.after(await self._counted(batch, moving)) if moving else []
         last_number = self._last_number(batch, moving)
-        size = await journal.append(batch.number, self._clock(), batch.records, counters, last_number)
+        entry = batch.number, self._clock(), batch.records, counters, last_number
+        try:
+            size = await journal.append(*entry)
+        except StorageError as error:
+            if not is_full(error):
+                raise
+            await behind.make_room()  # the log gives up what it can
+            size = await journal.append(*entry)
         self._state.commit = batch.number
         self._state.last_number = last_number
         self._tally.set(counters)
@@ -268,12 +275,6 @@ class LocalStore:
         if behind.is_due():
             behind.hurry()
         return size
-
-    def _is_full(self) -> bool:
-        """There is so much that is not in the tables that commits have to wait."""
-        limits, unwritten = self.limits, self._unwritten
-        more = 1.5 if self._opened()[1].rounds == 0 else 1.0  # a start with a full log takes changes at once
-        return unwritten.size >= more * limits.journal_limit or unwritten.takes(int(more * limits.memory_limit))
 
     async def _refuse_stale(self, batch: Batch) -> None:
         stale, unknown = self._unwritten.stale(batch.expected)
