@@ -63,6 +63,17 @@ async def test_notes_are_synced_and_nothing_else_is(local: LocalMaker) -> None:
     assert await pragma(store, "synchronous") == 1
 
 
+async def test_two_notes_at_once_are_both_synced(local: LocalMaker) -> None:
+    store, _ = await opened(local)
+    connection = store._tables._connection
+    assert connection is not None
+    seen: list[str] = []
+    await connection.set_trace_callback(seen.append)
+    await asyncio.gather(store.note_uncertain(T0), store.note_uncertain(T0 + 1))
+    one = ["PRAGMA synchronous = FULL", "INSERT INTO meta", "PRAGMA synchronous = NORMAL"]
+    assert [s.split(" (")[0] for s in seen] == one * 2
+
+
 async def test_the_writing_connection(local: LocalMaker) -> None:
     store, _ = await opened(local)
     assert await pragma(store, "journal_mode") == "wal"

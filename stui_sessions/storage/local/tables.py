@@ -38,6 +38,7 @@ class Tables:
         self._log = log
         self._connection: aiosqlite.Connection | None = None
         self._connecting = asyncio.Lock()
+        self._noting = asyncio.Lock()
         self.is_open = False
         self.damage: StorageDamaged | None = None
         """Set when the database was found damaged: from then on it is left alone."""
@@ -85,14 +86,15 @@ class Tables:
         connection = await self._current()
         sql = META.replace("(?, ?)", ",".join(["(?, ?)"] * len(values)))
         parameters = [part for row in values.items() for part in row]
-        try:
-            await connection.execute("PRAGMA synchronous = FULL")
+        async with self._noting:  # else the end of one could leave the other without its sync
             try:
-                await connection.execute(sql, parameters)
-            finally:
-                await connection.execute("PRAGMA synchronous = NORMAL")
-        except CAUGHT as error:
-            raise await self._failed(connection, error) from error
+                try:
+                    await connection.execute("PRAGMA synchronous = FULL")
+                    await connection.execute(sql, parameters)
+                finally:
+                    await connection.execute("PRAGMA synchronous = NORMAL")
+            except CAUGHT as error:
+                raise await self._failed(connection, error) from error
 
     async def _failed(self, connection: aiosqlite.Connection, error: BaseException) -> StorageError:
         """What to raise for the error of a statement, everything being left in order."""
