@@ -140,9 +140,11 @@ class Tables:
         if connection is None or files.size(files.beside(self._path, "-wal")) <= WAL_KEEP:
             return
         try:
-            await connection.execute("PRAGMA busy_timeout = 0")
-            await self._checkpoint("TRUNCATE")
-            await connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+            try:
+                await connection.execute("PRAGMA busy_timeout = 0")
+                await self._checkpoint("TRUNCATE")
+            finally:  # where that is cancelled, too
+                await connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
         except CAUGHT as error:
             self._log.debug("shrink_failed", error=str(error))
 
