@@ -64,6 +64,7 @@ class CommitLog:
         self._full = durability == "full"
         self._disk = disk
         self._log = log
+        self._taken = 0  # files with ordinals up to here are there, of other logs too: they are not replaced
         self._fd = -1
         self._mark = b""
         self._buffer = bytearray()
@@ -89,8 +90,9 @@ class CommitLog:
             if not segment.first:
                 segments.retire(self._disk, segment, keep=True)
         self.segments, self.last, self.synced = used, last, last
+        self._taken = max(segments.ordinals(self.directory), default=0)
         if fresh or not used:
-            ordinal = max([s.ordinal for s in found], default=0) + 1
+            ordinal = max([self._taken, *(s.ordinal for s in found)]) + 1
             self._use(self._make(segments.Label(self.log_id, ordinal, last, self._size(0)), segments.SMALLEST))
         else:
             self._open(used[-1])
@@ -220,7 +222,8 @@ class CommitLog:
     async def _prepare(self, needed: int) -> Segment:
         """Make the next segment; if there is no room for that, a smaller one, with an entry of `needed` bytes."""
         size, least = self._size(needed), max(segments.SMALLEST, needed + START)
-        label = segments.Label(self.log_id, self.segments[-1].ordinal + 1, self.synced, size)
+        ordinal = max(self._taken, self.segments[-1].ordinal) + 1
+        label = segments.Label(self.log_id, ordinal, self.synced, size)
         try:
             segment: Segment = await self._in_thread(self._aside, lambda: self._make(label, least))
         except StorageError as error:
