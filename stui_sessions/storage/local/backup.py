@@ -79,11 +79,14 @@ def copy(source: Path, target: Path, log: Log, stop: Stop | None = None) -> None
     """Copy the database at `source` to the new file `target`, as of one moment, and look at the copy.
 
     Raises StartError and StorageError, and Stopped; what was made of the copy is
-    removed then.
+    removed then.  What is at `target` already is left as it is, and StorageError raised.
     """
     try:
-        files.make_file(target)
-        stop = stop or Stop()
+        files.make_new(target)
+    except OSError as error:
+        raise translate("copying the database", error) from error
+    stop = stop or Stop()
+    try:
         found = _copy_moment(source, target, log, stop)
         _complete(target, found, stop)
         files.sync_file(target)
