@@ -261,3 +261,24 @@ async def test_a_start_with_a_full_log_takes_changes_before_its_first_round(
     store.limits = writebehind_module.Limits(interval=3600.0, journal_limit=store.usage().behind)
     store._behind.rounds = 1
     assert store._behind.is_full()
+
+
+async def test_a_commit_that_comes_while_the_store_is_closed(local: LocalMaker) -> None:
+    """Behind the last round: the log alone has it, and the tables do not say otherwise."""
+    store, scribe = await opened(local)
+    scribe.create(1)
+    await scribe.commit()
+    assert store._behind is not None
+    stop = store._behind.stop
+
+    async def late() -> None:
+        if scribe.last == 1:
+            scribe.create(2)
+            await scribe.commit()
+        await stop()
+
+    store._behind.stop = late  # type: ignore[method-assign]
+    await store.close(clean=True)
+    store = scribe.store = local.at(store.path)
+    assert (await store.open()).commit == 2
+    await scribe.check()

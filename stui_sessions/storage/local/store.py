@@ -206,14 +206,13 @@ class LocalStore:
         while not self._unwritten.is_empty:
             await self._behind.flush()
         await self._behind.stop()
+        in_tables, ordinal = self._behind.tables_commit, self._journal.segments[-1].ordinal
+        more = self._state.commit > in_tables  # a commit has come in between
         await self._tables.note(
-            {
-                "clean": int(clean),
-                "tables_commit": self._state.commit,
-                "log_segment": self._journal.segments[-1].ordinal,
-                "needs_log": 0,
-            }
+            {"clean": int(clean), "tables_commit": in_tables, "log_segment": ordinal, "needs_log": int(more)}
         )
+        if more:
+            return
         try:
             await asyncio.to_thread(segments.note_closed, self._disk, self._journal.directory, True)
         except OSError as error:

@@ -197,7 +197,7 @@ class WriteBehind:
         if generation is None:
             return
         values = {
-            "tables_commit": self._state.commit,
+            "tables_commit": generation.last,
             "last_number": self._state.last_number,
             "log_segment": self._journal.segments[-1].ordinal,
             "totals": meta.encode_totals(self._state.counters()),
