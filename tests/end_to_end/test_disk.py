@@ -6,6 +6,7 @@ mount one, as a tmpfs that is full (ENOSPC).
 
 import contextlib
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -162,6 +163,20 @@ def test_a_small_disk_is_enough(make_server: StartServer, tmp_path: Path) -> Non
         with server.connect() as client:
             assert {client.result("restore_session", session_id=i)["session_state"]["n"] for i in ids} == {19}
         server.kill()
+
+
+@pytest.mark.skipif(not can_mount(), reason="this user may not mount a file system")
+@pytest.mark.parametrize("free", [0, 64, 400])  # KiB: for nothing, for the tables alone, not for the log
+def test_a_new_database_on_a_full_disk(make_server: StartServer, tmp_path: Path, free: int) -> None:
+    with tmpfs(tmp_path / "disk", "12m") as mounted:
+        server = make_server(db=mounted / "sessions.db")
+        disk = FullTmpfs(server)
+        disk.refuse()
+        os.truncate(disk.ballast, disk.ballast.stat().st_size - free * 1024)
+        assert re.search("full|No space left", refusal(server))
+        assert list(mounted.iterdir()) == [disk.ballast]
+        disk.relent()
+        server.start().kill()
 
 
 @pytest.mark.skipif(not can_mount(), reason="this user may not mount a file system")

@@ -264,7 +264,7 @@ async def test_no_room_at_the_start(local: LocalMaker) -> None:
     with pytest.raises(StartError, match=r"No space left on device: no log can be made in .*s\.db\.log, which takes"):
         await local.at(path).open()
     relent()
-    assert list(segments.directory_of(path).iterdir()) == []
+    assert list(local.directory.iterdir()) == []
     assert (await local.at(path).open()).commit == 0
 
 

@@ -91,22 +91,28 @@ class LocalStore:
         """See `Store.open`."""
         if self._is_open:
             raise StartError(f"{self.path} is open already")
+        self._is_new = False  # until that is known: a refused start removes what is new
         logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # at DEBUG it logs all parameters
         try:
             found = await asyncio.to_thread(self._prepare)
             return await self._start(found)
         except BaseException as error:
+            reason = start.reason(error, self.path, self._disk)  # before there is more room again
             await self._release(refused=True)
             if isinstance(error, StorageDamaged):
                 raise StartError(f"{self.path} is damaged: {error}. {files.FOUND_DAMAGED}") from error
             if isinstance(error, StorageError):
-                raise StartError(f"{self.path} cannot be used: {error}") from error
+                raise StartError(f"{self.path} cannot be used: {reason}") from error
             raise
 
     def _prepare(self) -> Start:
         """Everything before the first lasting connection; in a thread."""
         try:
-            self._lock_file()
+            schema.refuse_old_sqlite()
+            files.refuse_other_kinds(self.path)
+            files.make_parents(self.path)
+            self._lock.acquire()
+            self._is_new = start.make_ready(self.path, self._log)
             return start.found(self.path, self._clock, self._log)
         except PermissionError as error:
             raise StartError(
@@ -115,20 +121,6 @@ class LocalStore:
             ) from error
         except (OSError, sqlite3.Error) as error:
             raise translate("opening the database", error) from error
-
-    def _lock_file(self) -> None:
-        schema.refuse_old_sqlite()
-        files.refuse_other_kinds(self.path)
-        files.make_parents(self.path)
-        self._lock.acquire()
-        if not self.path.exists():
-            files.refuse_orphan_wal(self.path)
-            start.refuse_orphan_log(self.path)
-            files.make_file(self.path)
-        found = files.inspect_header(self.path, schema.SCHEMA_VERSION)
-        files.tighten(self.path, self._log)
-        if found != "ours":
-            schema.create(self.path)
 
     async def _start(self, found: Start) -> Opened:
         """Connect to stay, and mark the database as in use."""
@@ -234,6 +226,8 @@ class LocalStore:
             await self._reader.close()
         self._behind = self._journal = self._recovery = None
         try:
+            if refused and self._is_new:
+                start.remove(self.path)
             self._lock.release(remove=refused)
         except OSError as error:
             self._log.debug("lock_release_failed", error=str(error))
