@@ -354,7 +354,7 @@ class CommitLog:
 
     @property
     def size(self) -> int:
-        """Bytes of all its files."""
+        """Bytes of its segments in use and of the spare ones; the next one comes to it when it is used."""
         return sum(s.size for s in self.segments) + segments.spare_bytes(self.directory)
 
     async def _in_thread(self, executor: ThreadPoolExecutor, work: Callable[[], Any]) -> Any:

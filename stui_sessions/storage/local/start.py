@@ -22,7 +22,7 @@ from stui_sessions.storage.local.entry import Header, Payload
 from stui_sessions.storage.local.lookup import LookUp, fetching
 from stui_sessions.storage.local.meta import Meta
 from stui_sessions.storage.local.progress import Progress
-from stui_sessions.storage.local.reader import connect_reading
+from stui_sessions.storage.local.reader import begin_reading, connect_reading
 from stui_sessions.storage.local.replay import Replay
 from stui_sessions.storage.local.segments import Segment
 from stui_sessions.storage.local.statements import PIECE_ROWS
@@ -96,7 +96,7 @@ def found(path: Path, clock: Callable[[], int], log: Log) -> Start:
     if version != schema.SCHEMA_VERSION:
         migration.migrate(path, clock, log)
     with closing(connect_reading(path)) as connection, _no_collections():
-        connection.execute("BEGIN")
+        begin_reading(connection)
         return recovered(connection, segments.directory_of(path), checked, clock, log, AT_ONCE)
 
 

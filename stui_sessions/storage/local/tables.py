@@ -5,7 +5,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,13 @@ WAL_KEEP = 32 * 2**20  # what of the WAL file stays after a burst
 CACHE_KIB = 16 * 1024
 
 META = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+
+
+def write(connection: sqlite3.Connection, statements: Iterable[Statement]) -> None:
+    """Run statements in the transaction that is open, where no server is."""
+    for statement in statements:
+        if connection.execute(statement.sql, statement.parameters).rowcount < statement.rows:
+            connection.execute(statement.rest, statement.parameters)
 
 
 class Tables:
