@@ -93,17 +93,11 @@ class App:
         gc.disable()  # until it listens: a long replay makes very many objects, and no cycles
         sockets = self._bind_tcp()
         try:
-            await self._open()
+            await self._open(sockets)
         except BaseException as error:
             give_back(sockets)
             if isinstance(error, StorageError):
                 raise StartError(f"the database cannot be opened: {error}") from None
-            raise
-        try:
-            sockets += self._bind_unix()
-        except StartError:
-            give_back(sockets)
-            await self._store.close(clean=True)
             raise
         try:
             self._begin()
@@ -131,14 +125,24 @@ class App:
         """When the store is open: those who see the socket's name expect a server behind it."""
         return [bind_unix(os.path.abspath(self.settings.unix))] if self.settings.unix else []
 
-    async def _open(self) -> None:
-        """Open the store and put the parts around it together."""
-        s, log = self.settings, self._log
-        path = database_path(s, os.environ)
+    async def _open(self, sockets: list[socket.socket]) -> None:
+        """Open the store, put the parts around it together, and take the last address."""
+        path = database_path(self.settings, os.environ)
         self._database = None if path is None else path.resolve()
-        self._store = _make_store(self._database, s, log)
+        self._store = _make_store(self._database, self.settings, self._log)
         opened = await self._store.open()
-        await self._note_unclean(opened)
+        noted = False
+        try:
+            await self._note_unclean(opened)
+            noted = True
+            self._assemble(opened)
+            sockets += self._bind_unix()
+        except BaseException:  # its threads would keep the process, and the lock of the database
+            await self._close_store(noted, monotonic() + STOP_SECONDS)
+            raise
+
+    def _assemble(self, opened: Opened) -> None:
+        s, log = self.settings, self._log
         self.codec = Codec(REGISTRY, _wire_limits(s))
         self.world = World(
             _rules(s),

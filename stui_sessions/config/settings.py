@@ -187,8 +187,10 @@ class Settings(Struct, frozen=True, kw_only=True):
                "twice `max_state_bytes` and one `max_message_bytes`.", unit="bytes", reload=RELOAD, ge=KIB, le=TIB),
     ] = 32 * MIB  # fmt: skip
     snapshot_interval: Annotated[
-        int, _about("Time between two rounds that write changes into the tables.", unit="seconds", ge=1, le=3600)
-    ] = 2
+        int,
+        _about("Time between two rounds of writing behind: what the log has goes into the tables.", unit="seconds",
+               ge=1, le=3600),
+    ] = 2  # fmt: skip
     log_retention: Annotated[
         int,
         _about("How long the log of changes is kept once the tables hold them.", unit="seconds", reload=RELOAD,

@@ -11,14 +11,18 @@ if TYPE_CHECKING:
     from stui_sessions.engine.engine import Engine
 
 
+WELL_SECONDS = 5.0
+"""Without a failure until an outage is over: at the edge of a full disk, writes fail and succeed in turn."""
+
+
 class Committer:
     """Commits what the engine has gathered, and publishes it to the feed."""
 
     def __init__(self, store: Store, engine: "Engine", feed: Feed, log: Any) -> None:
         self.damage: StorageDamaged | None = None
         """Set when the store was found damaged: from then on nothing is written."""
-        self.failing = False
-        """The last commit was refused by the store."""
+        self._failing = False  # there is an outage
+        self._well: asyncio.TimerHandle | None = None  # its end, if nothing fails before
         self._store = store
         self._engine = engine
         self._feed = feed
@@ -70,20 +74,26 @@ class Committer:
 
     def _note_success(self, batch: Batch, size: int) -> None:
         engine = self._engine
-        if self.failing:
-            self.failing = False
-            self._log.info("storage.recovered")
+        if self._failing and self._well is None:
+            self._well = asyncio.get_running_loop().call_later(WELL_SECONDS, self._recovered)
         self._feed.publish(Commit(batch.number, batch.records), size)
         engine.on_committed(batch)
         if engine.cache.bytes > engine.cache.limit:
             engine.cache.trim(engine.committed)
 
+    def _recovered(self) -> None:
+        self._failing, self._well = False, None
+        self._log.info("storage.recovered")
+
     def _note_failure(self, error: StorageError) -> None:
         if isinstance(error, StorageDamaged):
             self.damage = error
-        if not self.failing:  # once per outage, not once per request
+        if self._well is not None:
+            self._well.cancel()
+            self._well = None
+        if not self._failing:  # once per outage, not once per request
             self._log.warning("storage.failed", error=str(error), code=error.code)
-        self.failing = True
+        self._failing = True
 
 
 def _refusal(error: StorageError) -> Refusal:

@@ -1,5 +1,6 @@
 """Where SQLite's and the system's errors become ours, and what a store asks of a log."""
 
+import errno
 import sqlite3
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ CAUGHT = (sqlite3.Error, OSError, ValueError)
 
 _DAMAGE_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _DAMAGE_WORDS = ("malformed", "not a database", "Could not decode to UTF-8")
+_FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT})
 _MEDIUM_CODES = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})
 
 
@@ -38,6 +40,12 @@ def is_damage(error: BaseException) -> bool:
 def is_medium(error: BaseException) -> bool:
     """Whether the medium failed, so that the connection is better opened anew."""
     return primary_code(error) in _MEDIUM_CODES or isinstance(error, OSError | ValueError)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the disk is full, as an error says, or the one that it was translated from."""
+    origin = error.__cause__ or error
+    return primary_code(origin) == sqlite3.SQLITE_FULL or getattr(origin, "errno", None) in _FULL_ERRORS
 
 
 def translate(doing: str, error: BaseException) -> StorageError:

@@ -125,7 +125,8 @@ class Store(Protocol):
     async def copy(self, path: Path) -> None:
         """Write everything that is committed to the new file `path`, as of one moment.
 
-        Cancelled, it stops and leaves no file.  StorageError if it cannot be done.
+        Cancelled, it stops and leaves no file.  StorageError if it cannot be done, as
+        when there is something at `path`.
         """
 
     async def check(self) -> None:

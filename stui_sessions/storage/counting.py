@@ -1,11 +1,13 @@
-"""What stores have in common.  Pure.
+"""What stores have in common: which records move sessions, totals, when an end is due, sessions without state.  Pure.
 
-Totals that are kept, not counted: exact after every commit, for each tenant.
+The totals are kept, not counted: exact after every commit, for each tenant.
 """
 
 from collections.abc import Iterable
 
-from stui_sessions.domain.entities import LIVE, OWNER, SESSION, Entity, Holder, Key, Owner, Session
+from msgspec.structs import replace
+
+from stui_sessions.domain.entities import EMPTY, LIVE, OWNER, SESSION, Entity, Holder, Key, Owner, Session
 from stui_sessions.domain.finding import Totals
 from stui_sessions.domain.records import Record, Updated, Used
 
@@ -91,3 +93,12 @@ def due_at(session: Session) -> int:
         return MAX_INTEGER if about.pinned else session.ended_at
     idle = session.active_at + session.timeout * 1000
     return min(idle, about.ends_at or idle, MAX_INTEGER)
+
+
+def bare(s: Session) -> Session:
+    """The session without its state; its size is still told."""
+    if s.session_state is s.workspace_context is s.inspector_state is s.object_registry is EMPTY:
+        return s
+    return replace(
+        s, session_state=EMPTY, workspace_context=EMPTY, inspector_state=EMPTY, object_registry=EMPTY, keys=None
+    )

@@ -65,12 +65,17 @@ def make_parents(path: Path) -> None:
 def make_file(path: Path) -> None:
     """Make an empty file, mode 0600, if there is none.  Durable when it returns."""
     with contextlib.suppress(FileExistsError):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            os.fchmod(fd, 0o600)  # whatever the umask
-        finally:
-            os.close(fd)
-        sync_directory(path.parent)
+        make_new(path)
+
+
+def make_new(path: Path) -> None:
+    """Make an empty file, mode 0600; FileExistsError if there is something.  Durable when it returns."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(fd, 0o600)  # whatever the umask
+    finally:
+        os.close(fd)
+    sync_directory(path.parent)
 
 
 def sync_file(path: Path) -> None:

@@ -4,9 +4,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 
-from msgspec.structs import replace
-
-from stui_sessions.domain.entities import EMPTY, LIVE, Absent, Entity, Key, Session
+from stui_sessions.domain.entities import LIVE, Absent, Entity, Key, Session
 from stui_sessions.domain.finding import (
     MAX_MATCHES,
     Answer,
@@ -23,7 +21,7 @@ from stui_sessions.domain.records import Updated
 from stui_sessions.domain.times import Expiry
 from stui_sessions.errors import StorageError
 from stui_sessions.storage.contract import Batch, Commit, Conflict, LogGone, Opened, Usage
-from stui_sessions.storage.counting import Tally, due_at, is_counted, is_stored, structural
+from stui_sessions.storage.counting import Tally, bare, due_at, is_counted, is_stored, structural
 
 KEPT_BYTES = 16 * 2**20
 """Of the log, about."""
@@ -36,8 +34,6 @@ KEPT_VERSIONS = 65_536
 
 class MemoryStore:
     """A `Store` in memory.  What it holds survives `close` and `open`, not the process."""
-
-    checked = True
 
     def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
         self._entities: dict[Key, Entity] = {}
@@ -193,7 +189,7 @@ def _listed(listing: Listing, sessions: Iterable[Session], expiry: Expiry, now: 
     places.sort(key=lambda place: place[0], reverse=listing.descending)
     page = places[: listing.limit]
     following = page[-1][0] if page and len(places) > len(page) else None
-    return Found([s if listing.with_state else _bare(s) for _, s in page], following)
+    return Found([s if listing.with_state else bare(s) for _, s in page], following)
 
 
 def _named(reference: Reference, sessions: Iterable[Session], expiry: Expiry, now: int) -> Found:
@@ -207,7 +203,7 @@ def _named(reference: Reference, sessions: Iterable[Session], expiry: Expiry, no
     ):
         matches = [s for s in by_activity if kind.matches(s) and (kind.prefix or expiry.is_live(s, now))]
         found |= {s.number: s for s in matches[: MAX_MATCHES + 1]}
-    return Found([_bare(s) for s in by_activity if s.number in found])
+    return Found([bare(s) for s in by_activity if s.number in found])
 
 
 def _due(question: Due, sessions: Iterable[Session]) -> DueFound:
@@ -218,9 +214,3 @@ def _due(question: Due, sessions: Iterable[Session]) -> DueFound:
     ]
     found.sort(key=lambda due: (due.due_at, due.number))
     return DueFound(found[: question.limit])
-
-
-def _bare(s: Session) -> Session:
-    return replace(
-        s, session_state=EMPTY, workspace_context=EMPTY, inspector_state=EMPTY, object_registry=EMPTY, keys=None
-    )

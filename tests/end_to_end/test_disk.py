@@ -6,6 +6,7 @@ mount one, as a tmpfs that is full (ENOSPC).
 
 import contextlib
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -144,6 +145,51 @@ def test_stopped_while_the_disk_refuses(disk: Disk) -> None:
     disk.relent()
     disk.server.start()
     load.verify()
+
+
+@pytest.mark.skipif(not can_mount(), reason="this user may not mount a file system")
+def test_a_small_disk_is_enough(make_server: StartServer, tmp_path: Path) -> None:
+    """More than it has room for goes through the log, at once; what the log would be kept for gives way."""
+    with tmpfs(tmp_path / "disk", "24m") as mounted:
+        server = make_server(*SERVER_ARGS, db=mounted / "sessions.db").start()
+        with server.connect() as client:
+            ids = [client.result("create_session", client_id=f"c{n}")["session_id"] for n in range(100)]
+            for n in range(20):
+                requests = [
+                    ("update_session_state", {"session_id": i, "state_data": {"n": n, "x": "x" * 20_000}}) for i in ids
+                ]
+                assert {reply["status"] for reply in client.pipeline(requests)} == {"success"}
+        server.restart()
+        with server.connect() as client:
+            assert {client.result("restore_session", session_id=i)["session_state"]["n"] for i in ids} == {19}
+        server.kill()
+
+
+@pytest.mark.skipif(not can_mount(), reason="this user may not mount a file system")
+@pytest.mark.parametrize("free", [0, 64, 400])  # KiB: for nothing, for the tables alone, not for the log
+def test_a_new_database_on_a_full_disk(make_server: StartServer, tmp_path: Path, free: int) -> None:
+    with tmpfs(tmp_path / "disk", "12m") as mounted:
+        server = make_server(db=mounted / "sessions.db")
+        disk = FullTmpfs(server)
+        disk.refuse()
+        os.truncate(disk.ballast, disk.ballast.stat().st_size - free * 1024)
+        assert re.search("full|No space left", refusal(server))
+        assert list(mounted.iterdir()) == [disk.ballast]
+        disk.relent()
+        server.start().kill()
+
+
+@pytest.mark.skipif(not can_mount(), reason="this user may not mount a file system")
+def test_started_on_a_full_disk_after_a_kill(make_server: StartServer, tmp_path: Path) -> None:
+    """It is refused, and neither the process nor its lock stays."""
+    with tmpfs(tmp_path / "disk", "12m") as mounted:
+        server = fill(make_server(db=mounted / "sessions.db"), kill=True)
+        disk = FullTmpfs(server)
+        disk.refuse()
+        assert "full" in refusal(server)
+        disk.relent()
+        assert_still_there(server.start())
+        server.kill()
 
 
 # Places that cannot be used.

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from stui_sessions.domain.draft import Rules
 from stui_sessions.domain.entities import Key, Session, owner_key, session_key
 from stui_sessions.domain.records import Created, Joined, Updated
+from stui_sessions.engine.committer import WELL_SECONDS
 from stui_sessions.errors import StorageDamaged
 from stui_sessions.storage.contract import Batch
 from tests.engine.desk import START, UNAVAILABLE, Desk, Peer, Reply, request, stored_session
@@ -115,8 +116,22 @@ def test_an_outage_is_logged_once_and_its_end_too() -> None:
             desk.store.commits.error = None
             for _ in range(2):
                 desk.ask("update_session_state", session_id="s1", state_data={"a": 1})
+            desk.advance(WELL_SECONDS)
         assert desk.log.events == ["storage.failed", "storage.recovered"] * 2
         assert desk.log.lines[0][1] == {"error": str(UNAVAILABLE), "code": UNAVAILABLE.code}
+
+
+def test_writes_that_fail_and_succeed_in_turn_are_one_outage() -> None:
+    """As on a disk that is all but full."""
+    with Desk(stored_session("s1")) as desk:
+        for _ in range(5):
+            for error in (UNAVAILABLE, None):
+                desk.store.commits.error = error
+                desk.ask("update_session_state", session_id="s1", state_data={"a": 1})
+            desk.advance(WELL_SECONDS * 0.9)
+        assert desk.log.events == ["storage.failed"]
+        desk.advance(WELL_SECONDS * 0.1)
+        assert desk.log.events == ["storage.failed", "storage.recovered"]
 
 
 def test_damage_stops_all_writing_for_good() -> None:

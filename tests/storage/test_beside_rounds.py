@@ -2,11 +2,13 @@
 
 import asyncio
 import random
+import threading
+from typing import Any
 
 import pytest
 
-from stui_sessions.domain.finding import Counts
-from stui_sessions.storage.local import Limits, statements
+from stui_sessions.domain.finding import Answer, Counts
+from stui_sessions.storage.local import Limits, searcher, statements
 from stui_sessions.storage.local import store as store_module
 from tests.storage.contract.test_query import (
     STATUSES,
@@ -58,3 +60,41 @@ async def test_answers_right_after_commits(
     assert store._behind.tables_commit > 20
     await scribe.check()
     assert await store.query(Counts(""), scribe.at) == counted(scribe)
+
+
+async def test_a_search_that_begins_at_the_end_of_a_round(local: LocalMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it looks into is not emptied under it, though it was not there when the round began to wait for searches."""
+    store = local.make()
+    await store.open()
+    scribe = Scribe(store)
+    for n in range(1, 6):
+        scribe.create(n)
+    await scribe.commit()
+    begun, go_on, run = threading.Event(), threading.Event(), searcher.run
+
+    def slow(*arguments: Any) -> Answer:
+        begun.set()
+        assert go_on.wait(10)
+        return run(*arguments)
+
+    monkeypatch.setattr(searcher, "run", slow)
+    monkeypatch.setattr(store_module, "SETTLED", 10_000)
+    wanted = listing("created_at", True, limit=100)
+    waits, passed = asyncio.Event(), store._pins.passed
+
+    async def noted() -> None:
+        waits.set()
+        await passed()
+
+    store._pins.passed = noted  # type: ignore[method-assign]
+    with store._pins.hold():  # a read, for which the round waits
+        flushing = asyncio.ensure_future(store.flush())
+        await waits.wait()
+        searching = asyncio.ensure_future(walked(store, wanted, scribe.at))
+        await asyncio.to_thread(begun.wait, 10)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    go_on.set()
+    assert told(await searching) == told(expected(scribe, wanted, scribe.at))
+    await flushing
+    await scribe.check()

@@ -19,6 +19,7 @@ from stui_sessions.storage.local.backup import Stop, Stopped
 from stui_sessions.storage.memory import MemoryStore
 from tests.storage.logs import contents
 from tests.storage.stores import T0, LocalMaker, RecordingLog, Scribe, leave
+from tests.storage.test_tables import no_room
 
 
 async def opened(local: LocalMaker, name: str = "s.db") -> tuple[LocalStore, Scribe]:
@@ -220,12 +221,25 @@ async def test_no_room_for_a_copy(local: LocalMaker) -> None:
     store, scribe = await opened(local)
     fill(scribe, 1, 10)
     await scribe.commit()
-    (local.directory / "full").symlink_to("/dev/full")
-    with pytest.raises((StorageError, StartError)):
-        await store.copy(local.directory / "full")
+    await store.flush()
+    with no_room(), pytest.raises(StorageError):
+        await store.copy(local.directory / "copy")
+    assert not (local.directory / "copy").exists()
     with pytest.raises(StorageError):
         await store.copy(local.directory / "nowhere" / "copy")
     await scribe.check()
+
+
+async def test_what_is_there_is_not_written_over(local: LocalMaker) -> None:
+    """Nor removed, when the copy fails."""
+    store, scribe = await opened(local)
+    fill(scribe, 1, 10)
+    await scribe.commit()
+    target = local.directory / "copy"
+    target.write_bytes(b"precious")
+    with pytest.raises(StorageError, match="File exists"):
+        await store.copy(target)
+    assert target.read_bytes() == b"precious"
 
 
 # From outside, as the command line does.

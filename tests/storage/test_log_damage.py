@@ -44,6 +44,24 @@ async def killed(local: LocalMaker, *, flushed: int = 0, commits: int = COMMITS)
     return path, scribe
 
 
+@pytest.mark.parametrize("torn", [False, True])
+async def test_a_file_of_another_log_is_never_replaced(local: LocalMaker, torn: bool) -> None:
+    """It may be all that is left of its database."""
+    path, _ = await killed(local, commits=3)
+    other = local.at(local.directory / "other" / "s.db")
+    await other.open()
+    await Scribe(other).commit()
+    if torn:
+        last = entries_of(path)[-1]
+        flip(last.path, last.offset + 100)
+    place = segments.path_of(segments.directory_of(path), 2)
+    shutil.copyfile(files_of(other.path)[0], place)
+    before = place.read_bytes()
+    await starts(local, path, 3 - torn)
+    assert place.read_bytes() == before
+    assert segments.path_of(segments.directory_of(path), 3) in files_of(path)
+
+
 async def refused(local: LocalMaker, path: Path) -> str:
     """It does not start, says why, and leaves everything as it was."""
     before = contents(path.parent)

@@ -4,6 +4,8 @@ import asyncio
 import errno
 import os
 import threading
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from stui_sessions.domain.entities import session_key
 from stui_sessions.domain.records import Updated
 from stui_sessions.errors import StartError, StorageDamaged, StorageError
 from stui_sessions.storage.contract import Batch
-from stui_sessions.storage.local import Limits, LocalStore, segments
+from stui_sessions.storage.local import Limits, LocalStore, segments, writebehind
 from stui_sessions.storage.local import log as log_module
 from stui_sessions.storage.local.log import FAST_SECONDS, FIRST_TRUST, LEAST_TRUST, SLOW_SECONDS, Pace
 from tests.storage.logs import entries_of, files_of
@@ -161,7 +163,99 @@ async def test_a_cancelled_commit_gives_way_to_the_next(local: LocalMaker) -> No
     await survives(local, store, scribe, 2)
 
 
+async def test_a_commit_cancelled_while_it_waits_for_a_cancelled_one(local: LocalMaker) -> None:
+    """The one behind both still waits for the write that goes on."""
+    store, scribe = await opened(local)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(operation: str, *_: object) -> None:
+        if operation == "sync":
+            local.disk.faults.clear()
+            begun.set()
+            assert go_on.wait(10)
+
+    local.disk.faults.append(slow)
+    assert store._journal is not None
+    waits, settled = asyncio.Event(), store._journal._settled
+
+    async def noted() -> None:
+        waits.set()
+        await settled()
+
+    store._journal._settled = noted  # type: ignore[method-assign]
+    for n in (2, 3):
+        scribe.create(n, session_state=padding(3000))
+        commit = asyncio.ensure_future(store.commit(scribe.batch()))
+        await waits.wait()
+        await asyncio.to_thread(begun.wait, 10)
+        waits.clear()
+        commit.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await commit
+    scribe.create(1)
+    following = asyncio.ensure_future(scribe.commit())
+    await waits.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert store._journal._buffer.find(b"session_1_") < 0  # the write that goes on may be reading it
+    go_on.set()
+    await following
+    await survives(local, store, scribe, 2, 3)
+
+
+async def test_a_commit_cancelled_while_a_segment_is_given_up(local: LocalMaker) -> None:
+    """The prepared one was too small; it is not used by the next commit, for which it would do."""
+    store, scribe = await opened(local)
+    s = scribe.create(1, session_state=padding(40_000))
+    await scribe.commit()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(operation: str, *names: Path) -> None:
+        if operation == "rename" and names[1].name.startswith(segments.SPARE):
+            local.disk.faults.clear()
+            begun.set()
+            assert go_on.wait(10)
+
+    local.disk.faults.append(slow)
+    scribe.update(s, padding(100_000), replaces=True)
+    commit = asyncio.ensure_future(store.commit(scribe.batch()))
+    await asyncio.to_thread(begun.wait, 10)
+    commit.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await commit
+    go_on.set()
+    scribe.update(s, padding(40_000), replaces=True)
+    await scribe.commit()
+    await survives(local, store, scribe)
+
+
 # Room.
+
+
+async def test_no_descriptor_for_the_next_segment(local: LocalMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused like any other failure, and the segment that was made is used by the next commit."""
+    store, scribe = await opened(local)
+    s = scribe.create(1, session_state=padding(40_000))
+    await scribe.commit()
+    assert store._journal is not None
+    assert store._journal._next is not None
+    ready = await store._journal._next
+    open_file = os.open
+
+    def refusing(path: Any, *arguments: Any) -> int:
+        if threading.current_thread() is threading.main_thread():
+            raise OSError(errno.EMFILE, "Too many open files")
+        return open_file(path, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refusing)
+        for _ in range(2):
+            scribe.update(s, padding(40_000), replaces=True)
+            await fails(scribe, "Too many open files")
+    scribe.update(s, padding(40_000), replaces=True)
+    await scribe.commit()
+    assert store._journal.segments[-1] is ready
+    await survives(local, store, scribe)
 
 
 async def test_no_room_at_the_start(local: LocalMaker) -> None:
@@ -170,7 +264,7 @@ async def test_no_room_at_the_start(local: LocalMaker) -> None:
     with pytest.raises(StartError, match=r"No space left on device: no log can be made in .*s\.db\.log, which takes"):
         await local.at(path).open()
     relent()
-    assert list(segments.directory_of(path).iterdir()) == []
+    assert list(local.directory.iterdir()) == []
     assert (await local.at(path).open()).commit == 0
 
 
@@ -519,3 +613,106 @@ async def test_a_commit_that_is_too_large_is_refused(local: LocalMaker, monkeypa
     record = Updated(s.key, 2, 0, "", 1, 2, True, padding(2000))
     with pytest.raises(StorageError, match="too large"):
         await store.commit(Batch(2, [record], {s.key: s}, {}))
+
+
+# A disk that is too small for what would be kept.
+
+
+def small(local: LocalMaker, monkeypatch: pytest.MonkeyPatch, room: int) -> list[int]:
+    """Segments of 64 to 512 KiB on a disk with `room` for so many bytes of log; the sizes that were tried."""
+    monkeypatch.setattr(segments, "LARGEST", 2**19)
+    tried: list[int] = []
+
+    def full(operation: str, *arguments: Any) -> None:
+        if operation == "make":
+            path, size = arguments
+            tried.append(size)
+            if sum(file.stat().st_size for file in path.parent.iterdir()) + size > room:
+                raise NO_ROOM
+
+    local.disk.faults.append(full)
+    return tried
+
+
+async def test_a_smaller_segment_where_there_is_no_room_for_a_large_one(
+    local: LocalMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = small(local, monkeypatch, 5 * 2**16)
+    store, scribe = await opened(local)
+    s = scribe.create(1)
+    for n in range(7):
+        scribe.update(s, padding(40_000), replaces=True)
+        await scribe.commit()
+        assert store._journal is not None
+        if store._journal._next is not None:
+            await asyncio.wait([store._journal._next])
+        assert store._journal.is_cramped == (n >= 2)
+    assert tried[:4] == [2**16, 2**17, 2**18, 2**17]
+    await survives(local, store, scribe)
+
+
+async def test_a_segment_leaves_as_much_room_as_it_takes(local: LocalMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the tables; where it does not, what the log has goes there before there is none left."""
+    monkeypatch.setattr(segments, "LARGEST", 2**19)
+    monkeypatch.setattr(writebehind, "CRAMPED", 30_000)
+    local.disk.free = lambda directory: 3 * 2**17  # type: ignore[method-assign, assignment]
+    store, scribe = await opened(local)
+    s = scribe.create(1)
+    for _ in range(3):
+        scribe.update(s, padding(40_000), replaces=True)
+        await scribe.commit()
+        assert store._journal is not None
+        assert store._behind is not None
+        assert store._behind.is_due() == store._journal.is_cramped
+        if store._journal._next is not None:
+            await store._journal._next
+    assert [file.stat().st_size for file in files_of(store.path)] == [2**16, 2**17, 2**17]
+    assert store._journal is not None
+    assert store._journal.is_cramped
+    assert store._behind is not None
+    assert store._behind.is_due()
+
+
+async def test_a_small_disk_is_not_filled_by_what_is_kept(local: LocalMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No commit is refused: what the tables have gives way, whatever the settings would have kept."""
+    room = 2**20
+    small(local, monkeypatch, room)
+    store, scribe = await opened(local)
+    s = scribe.create(1)
+    for _ in range(60):
+        scribe.update(s, padding(40_000), replaces=True)
+        await scribe.commit()
+        assert store.usage().disk < room + 10 * 2**20
+    assert len(local.log.named("log_given_up")) == 1
+    await survives(local, store, scribe)
+    local.disk.faults.clear()
+    before = len(files_of(store.path))
+    for _ in range(60):  # there is room again, and it is kept again
+        scribe.update(s, padding(40_000), replaces=True)
+        await scribe.commit()
+        await store.flush()
+    assert len(files_of(store.path)) > before + 3
+
+
+async def test_what_is_kept_gives_way_to_the_tables(local: LocalMaker) -> None:
+    store, scribe = await opened(local)
+    s = scribe.create(1)
+    for _ in range(9):
+        scribe.update(s, padding(40_000), replaces=True)
+        await scribe.commit()
+    await store.flush()
+    assert len(files_of(store.path)) >= 9
+    connection = store._tables._connection
+    assert connection is not None
+    ((pages,),) = await connection.execute_fetchall("PRAGMA page_count")
+    await connection.execute(f"PRAGMA max_page_count = {pages}")
+    scribe.create(2, session_state=padding(40_000))
+    await scribe.commit()
+    for _ in range(2):
+        with pytest.raises(StorageError, match="full"):
+            await store.flush()
+    assert [e.number for e in entries_of(store.path)] == [10]
+    assert segments.spare_bytes(segments.directory_of(store.path)) == 0
+    await connection.execute("PRAGMA max_page_count = 100000")
+    await store.flush()
+    await survives(local, store, scribe)

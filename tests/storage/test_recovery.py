@@ -7,9 +7,10 @@ import pytest
 
 from stui_sessions.domain.entities import CLOSED, Damaged, Session
 from stui_sessions.domain.finding import Counts, Found, Listing
+from stui_sessions.domain.records import Updated
 from stui_sessions.errors import StorageDamaged, StorageError
 from stui_sessions.storage.contract import Conflict
-from stui_sessions.storage.local import LocalStore, recovery, start
+from stui_sessions.storage.local import LocalStore, recovery, replay, start
 from tests.storage.contract.test_query import counted, told, walked
 from tests.storage.stores import T0, LocalMaker, Scribe, leave
 from tests.storage.test_replay import edit
@@ -173,3 +174,49 @@ async def test_tables_that_do_not_go_with_the_log(local: LocalMaker) -> None:
     before = path.read_bytes()
     await store.close(clean=True)
     assert path.read_bytes() == before
+
+
+async def test_a_read_that_finds_the_damage_first(local: LocalMaker) -> None:
+    """What is not replayed is told to nobody, however often it is read; what was read beside it is."""
+    path, scribe = await killed(local)
+    edit(path, "DELETE FROM sessions WHERE number = 200")
+    store = await opened(local, path, scribe)
+    good, bad = scribe.session(3), scribe.session(200).key
+    for _ in range(2):
+        with pytest.raises(StorageDamaged, match="do not go together"):
+            await store.read([good.key, bad])
+    assert (await store.read([good.key]))[good.key] == good
+    assert store._recovery is not None
+    with pytest.raises(StorageDamaged, match="do not go together"):
+        await store._recovery.done()
+
+
+async def test_a_fault_keeps_nobody_waiting(local: LocalMaker) -> None:
+    """Searches and writes are refused, and a stop leaves it all to the next start."""
+    path, scribe = await killed(local)
+    store = await opened(local, path, scribe)
+    assert store._recovery is not None
+
+    def fault(stored: object) -> None:
+        raise RuntimeError("told to")
+
+    store._recovery._replay.put = fault  # type: ignore[method-assign, assignment]
+    with pytest.raises(StorageDamaged, match="fault"):
+        await asyncio.wait_for(store.query(LIST, T0), 10)
+    assert local.log.named("log_replay_fault")
+    scribe.create(1000)
+    with pytest.raises(StorageDamaged):
+        await store.commit(scribe.batch())
+    await asyncio.wait_for(store.close(clean=True), 10)
+    store = scribe.store = local.at(path)
+    await store.open()
+    await scribe.check()
+
+
+@pytest.mark.parametrize("replaces", [(False, False), (True, False, False)])
+def test_changes_that_are_no_json(replaces: tuple[bool, ...]) -> None:
+    """They are put together before they are applied."""
+    s = Scribe(None).create(1)  # type: ignore[arg-type]
+    records = [Updated(s.key, n, T0, "", 1, n, replaces[n], b"{") for n in range(len(replaces))]
+    with pytest.raises(StorageDamaged, match="do not go together"):
+        replay._applied(s, list(records), 2)

@@ -253,11 +253,32 @@ async def test_a_start_with_a_full_log_takes_changes_before_its_first_round(
         await scribe.commit()
     monkeypatch.setattr(writebehind_module.WriteBehind, "is_due", lambda self: False)
     store = await reopened(local, store, scribe)
-    store.limits = writebehind_module.Limits(interval=3600.0, journal_limit=store.usage().behind)
-    assert not store._is_full()
-    store.limits = writebehind_module.Limits(interval=3600.0, journal_limit=store.usage().behind // 2)
-    assert store._is_full()  # however often it is killed, there is an end to it
-    store.limits = writebehind_module.Limits(interval=3600.0, journal_limit=store.usage().behind)
     assert store._behind is not None
+    store.limits = writebehind_module.Limits(interval=3600.0, journal_limit=store.usage().behind)
+    assert not store._behind.is_full()
+    store.limits = writebehind_module.Limits(interval=3600.0, journal_limit=store.usage().behind // 2)
+    assert store._behind.is_full()  # however often it is killed, there is an end to it
+    store.limits = writebehind_module.Limits(interval=3600.0, journal_limit=store.usage().behind)
     store._behind.rounds = 1
-    assert store._is_full()
+    assert store._behind.is_full()
+
+
+async def test_a_commit_that_comes_while_the_store_is_closed(local: LocalMaker) -> None:
+    """Behind the last round: the log alone has it, and the tables do not say otherwise."""
+    store, scribe = await opened(local)
+    scribe.create(1)
+    await scribe.commit()
+    assert store._behind is not None
+    stop = store._behind.stop
+
+    async def late() -> None:
+        if scribe.last == 1:
+            scribe.create(2)
+            await scribe.commit()
+        await stop()
+
+    store._behind.stop = late  # type: ignore[method-assign]
+    await store.close(clean=True)
+    store = scribe.store = local.at(store.path)
+    assert (await store.open()).commit == 2
+    await scribe.check()

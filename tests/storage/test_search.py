@@ -14,7 +14,7 @@ from stui_sessions.domain.entities import CLOSED, DELETED, LIVE, About, session_
 from stui_sessions.domain.finding import MAX_MATCHES, Due, Found, Listing, Reference, Sort
 from stui_sessions.errors import StorageDamaged, StorageError
 from stui_sessions.storage.contract import Batch
-from stui_sessions.storage.local import LocalStore, lists, queries, schema, searcher
+from stui_sessions.storage.local import LocalStore, lookup, queries, schema, searcher
 from stui_sessions.storage.local import store as store_module
 from stui_sessions.storage.local.statements import in_list
 from tests.storage.stores import T0, LocalMaker, Scribe
@@ -129,7 +129,7 @@ async def test_plans_of_references(local: LocalMaker) -> None:
         ["SEARCH sessions USING INDEX sessions_by_external (tenant=? AND external_id=?)"],
         ["SEARCH sessions USING INDEX sessions_by_title (tenant=? AND status=? AND title=?)"],
     ]
-    for sql in (lists.WHOLE_ROWS, searcher.HEADS):
+    for sql in (lookup.LOAD_BY_NUMBER, searcher.HEADS):
         assert await plan(store, in_list(sql, 4)) == ["SEARCH sessions USING INTEGER PRIMARY KEY (rowid=?)"]
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -22,6 +23,8 @@ from stui_sessions.errors import StartError, StorageDamaged, StorageError
 from stui_sessions.storage import files, lock
 from stui_sessions.storage.contract import Batch
 from stui_sessions.storage.local import schema
+from stui_sessions.storage.local.reader import Reader
+from stui_sessions.storage.local.tables import Tables
 from tests.storage.stores import LocalMaker, Scribe
 
 
@@ -495,3 +498,33 @@ async def test_a_long_replay_says_how_far_it_is(local: LocalMaker, tmp_path: Pat
     await store.open()
     first, second = local.log.named("log_replay")
     assert 0 < first["done"] < second["done"] < first["total"]
+
+
+# What a refused start leaves.
+
+
+async def test_a_database_that_was_new_is_not_left(local: LocalMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it fails; SQLite's error does not say that the disk is full."""
+    path = local.directory / "s.db"
+    for owner, name in ((schema, "create"), (Reader, "open"), (Tables, "note")):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, Mock(side_effect=StorageError("disk I/O error")))
+            patched.setattr(local.disk, "free", lambda directory: 4096)
+            with pytest.raises(StartError, match=r"disk I/O error; the disk is full$"):
+                await local.at(path).open()
+        assert list(local.directory.iterdir()) == []
+
+
+async def test_a_database_that_was_new_once_is_left(local: LocalMaker) -> None:
+    store = local.at(local.directory / "s.db")
+    scribe = Scribe(store, (await store.open()).commit)
+    scribe.create(1)
+    await scribe.commit()
+    await store.close(clean=False)
+    other = local.at(store.path)
+    await other.open()
+    with pytest.raises(StartError, match="another server"):
+        await store.open()
+    await other.close(clean=False)
+    assert (await store.open()).commit == 1
+    await scribe.check()

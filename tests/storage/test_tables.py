@@ -17,7 +17,7 @@ from stui_sessions.domain.finding import Due, DueFound
 from stui_sessions.errors import StorageDamaged, StorageError
 from stui_sessions.storage.border import is_damage, is_medium, translate
 from stui_sessions.storage.contract import Batch
-from stui_sessions.storage.local import LocalStore, lookup, rows, schema, statements
+from stui_sessions.storage.local import LocalStore, lookup, rows, schema, statements, tables
 from stui_sessions.storage.local.statements import chunked, in_list, padded, upsert, upsert_entities
 from stui_sessions.storage.local.tables import CHECKPOINT_AFTER, WAL_KEEP
 from tests.storage.stores import T0, LocalMaker, Scribe
@@ -61,6 +61,17 @@ async def test_notes_are_synced_and_nothing_else_is(local: LocalMaker) -> None:
         *("PRAGMA synchronous = FULL", "INSERT INTO meta", "PRAGMA synchronous = NORMAL"),
     ]
     assert await pragma(store, "synchronous") == 1
+
+
+async def test_two_notes_at_once_are_both_synced(local: LocalMaker) -> None:
+    store, _ = await opened(local)
+    connection = store._tables._connection
+    assert connection is not None
+    seen: list[str] = []
+    await connection.set_trace_callback(seen.append)
+    await asyncio.gather(store.note_uncertain(T0), store.note_uncertain(T0 + 1))
+    one = ["PRAGMA synchronous = FULL", "INSERT INTO meta", "PRAGMA synchronous = NORMAL"]
+    assert [s.split(" (")[0] for s in seen] == one * 2
 
 
 async def test_the_writing_connection(local: LocalMaker) -> None:
@@ -356,6 +367,27 @@ async def test_closing_on_a_disk_that_refuses(local: LocalMaker) -> None:
 
 
 # Cancelled calls and other orders.
+
+
+async def test_a_cancelled_shrinking_waits_for_locks_again(local: LocalMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "WAL_KEEP", 0)
+    store, _ = await opened(local)
+    begun, checkpoint = asyncio.Event(), store._tables._checkpoint
+
+    async def endless(mode: str) -> None:
+        if mode == "TRUNCATE":
+            begun.set()
+            await asyncio.get_running_loop().create_future()
+
+    store._tables._checkpoint = endless  # type: ignore[method-assign]
+    shrinking = asyncio.ensure_future(store._tables.shrink())
+    await begun.wait()
+    assert await pragma(store, "busy_timeout") == 0
+    shrinking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await shrinking
+    assert await pragma(store, "busy_timeout") == schema.BUSY_MS
+    store._tables._checkpoint = checkpoint  # type: ignore[method-assign]
 
 
 async def test_a_cancelled_check_ends_its_query(local: LocalMaker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,11 +17,11 @@ from stui_sessions.storage.border import CAUGHT, Log, translate
 from stui_sessions.storage.counting import MAX_INTEGER
 from stui_sessions.storage.local import meta, migration, schema, segments, start
 from stui_sessions.storage.local.lookup import Rows
-from stui_sessions.storage.local.reader import connect_reading
+from stui_sessions.storage.local.reader import begin_reading, connect_reading
 from stui_sessions.storage.local.rows import ENTITY, WHOLE, decode_entity, decode_session, decode_text
 from stui_sessions.storage.local.start import Start
 from stui_sessions.storage.local.statements import Plan
-from stui_sessions.storage.local.tables import META
+from stui_sessions.storage.local.tables import META, write
 
 ROWS = 1000
 """Sessions verified between two reports of progress."""
@@ -31,7 +31,6 @@ PAGES = 1024
 
 ATTEMPTS = 5
 """To read tables and log together, while a server takes files of the log out of use."""
-
 
 SYNC_PAGES = 16 * PAGES
 """Copied between two syncs, so that the last one does not take long."""
@@ -79,11 +78,14 @@ def copy(source: Path, target: Path, log: Log, stop: Stop | None = None) -> None
     """Copy the database at `source` to the new file `target`, as of one moment, and look at the copy.
 
     Raises StartError and StorageError, and Stopped; what was made of the copy is
-    removed then.
+    removed then.  What is at `target` already is left as it is, and StorageError raised.
     """
     try:
-        files.make_file(target)
-        stop = stop or Stop()
+        files.make_new(target)
+    except OSError as error:
+        raise translate("copying the database", error) from error
+    stop = stop or Stop()
+    try:
         found = _copy_moment(source, target, log, stop)
         _complete(target, found, stop)
         files.sync_file(target)
@@ -102,8 +104,7 @@ def _copy_moment(source: Path, target: Path, log: Log, stop: Stop) -> Start | No
     """
     for attempt in range(ATTEMPTS):
         with closing(connect_reading(source, any_thread=True)) as reading:
-            reading.execute("BEGIN")
-            reading.execute("SELECT 1 FROM meta").fetchone()  # here the transaction begins
+            begin_reading(reading)
             try:
                 found = _look(reading, source, log)
             except (StartError, FileNotFoundError):
@@ -161,9 +162,7 @@ def _write_tail(copied: sqlite3.Connection, found: Start) -> None:
     replay = found.replay
     plan = Plan()
     plan.add(replay.entities.values())
-    for statement in plan.statements(replay.removed, MAX_INTEGER):
-        if copied.execute(statement.sql, statement.parameters).rowcount < statement.rows:
-            copied.execute(statement.rest, statement.parameters)
+    write(copied, plan.statements(replay.removed, MAX_INTEGER))
     values = {
         "tables_commit": found.tail.last,
         "last_number": replay.last_number,
@@ -196,7 +195,7 @@ def verify(path: Path, log: Log, on_progress: Callable[[int, int], None] = lambd
             if schema.version_of(connection) != schema.SCHEMA_VERSION:
                 return migration.known(connection, log)
         with closing(connect_reading(path)) as connection:
-            connection.execute("BEGIN")
+            begin_reading(connection)
             return _verify_rows(connection, path, log, on_progress)
     except CAUGHT as error:
         raise translate("verifying", error) from error

@@ -45,6 +45,11 @@ class Disk:
         os.rename(old, new)
         files.sync_directory(new.parent)
 
+    def free(self, directory: Path) -> int:
+        """Bytes of room on the disk that a directory is on."""
+        found = os.statvfs(directory)
+        return found.f_bavail * found.f_frsize
+
     def remove(self, path: Path) -> None:
         """Remove a file; not durably."""
         os.unlink(path)

@@ -9,12 +9,12 @@ from contextlib import closing
 from heapq import merge
 from typing import Any
 
-from msgspec.structs import replace
-
-from stui_sessions.domain.entities import EMPTY, LIVE, SESSION, Entity, Session
+from stui_sessions.domain.entities import LIVE, SESSION, Entity, Session
 from stui_sessions.domain.finding import Found, Listing, Position
+from stui_sessions.storage.counting import bare
 from stui_sessions.storage.local import queries
-from stui_sessions.storage.local.rows import WHOLE, decode_head, decode_session, decode_text
+from stui_sessions.storage.local.lookup import LOAD_BY_NUMBER
+from stui_sessions.storage.local.rows import decode_head, decode_session, decode_text
 from stui_sessions.storage.local.statements import PIECE_ROWS, in_list, padded
 from stui_sessions.storage.local.unwritten import Layer, View
 
@@ -23,8 +23,6 @@ PIECE = 64
 
 WHOLE_BYTES = 2 * 1024 * 1024
 """State that a page holds, where it is asked for; one session more may be in it."""
-
-WHOLE_ROWS = f"SELECT {WHOLE} FROM sessions WHERE number IN ({{}})"
 
 Place = tuple[Position, Session | None]
 """A position in the list, and what is there; None for what does not belong there."""
@@ -170,18 +168,9 @@ def _whole(
     if not listing.with_state:
         return Found([bare(s) for s in found], reached)
     wanted = [s.number for s in found if view.get(s.key) is None]
-    whole = decoded(connection, WHOLE_ROWS, wanted, decode_session)
+    whole = decoded(connection, LOAD_BY_NUMBER, wanted, decode_session)
     newest: list[Entity | None] = [view.get(s.key) or whole.get(s.number) for s in found]
     return Found([s for s in newest if isinstance(s, Session)], reached)
-
-
-def bare(s: Session) -> Session:
-    """The session without its state; its size is still told."""
-    if s.session_state is s.workspace_context is s.inspector_state is s.object_registry is EMPTY:
-        return s
-    return replace(
-        s, session_state=EMPTY, workspace_context=EMPTY, inspector_state=EMPTY, object_registry=EMPTY, keys=None
-    )
 
 
 def decoded(

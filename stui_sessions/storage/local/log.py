@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from stui_sessions.domain.records import Record
 from stui_sessions.errors import StorageError
-from stui_sessions.storage.border import CAUGHT, Log, translate
+from stui_sessions.storage.border import CAUGHT, Log, is_full, translate
 from stui_sessions.storage.counting import Counters
 from stui_sessions.storage.local import segments
 from stui_sessions.storage.local.disk import Disk
@@ -58,9 +58,13 @@ class CommitLog:
         """The number of the newest entry."""
         self.synced = 0
         """Commits up to here are durable."""
+        self.is_cramped = False
+        """There was no room for the newest segment in its full size."""
+        self._has_given_up = False
         self._full = durability == "full"
         self._disk = disk
         self._log = log
+        self._taken = 0  # files with ordinals up to here are there, of other logs too: they are not replaced
         self._fd = -1
         self._mark = b""
         self._buffer = bytearray()
@@ -86,9 +90,10 @@ class CommitLog:
             if not segment.first:
                 segments.retire(self._disk, segment, keep=True)
         self.segments, self.last, self.synced = used, last, last
+        self._taken = max(segments.ordinals(self.directory), default=0)
         if fresh or not used:
-            ordinal = max([s.ordinal for s in found], default=0) + 1
-            self._use(self._make(segments.Label(self.log_id, ordinal, last, self._size(0))))
+            ordinal = max([self._taken, *(s.ordinal for s in found)]) + 1
+            self._use(self._make(segments.Label(self.log_id, ordinal, last, self._size(0)), segments.SMALLEST))
         else:
             self._open(used[-1])
             self._synced_end = used[-1].end
@@ -142,7 +147,8 @@ class CommitLog:
             try:
                 self._pace.note(self._write(offset))
             except CAUGHT as error:
-                raise self._failed(error) from error
+                self._failed()
+                raise translate("writing the log", error) from error
         else:
             await self._write_aside(offset)
         self._doubtful = False
@@ -155,18 +161,20 @@ class CommitLog:
 
     async def _settled(self) -> None:
         """Until the write of a commit that was cancelled is over."""
-        writing, self._writing = self._writing, None
+        writing = self._writing
         if writing is not None:
-            await asyncio.wait([writing])
+            await asyncio.wait([writing])  # who is cancelled here leaves it to the next one
             writing.exception()  # seen
+            self._writing = None
 
     async def _write_aside(self, offset: int) -> None:
         self._writing = asyncio.ensure_future(self._in_thread(self._writer, lambda: self._timed(offset)))
         self._doubtful = True  # if this is cancelled
         try:
             await asyncio.shield(self._writing)
-        except StorageError as error:
-            raise self._failed(error) from error
+        except StorageError:
+            self._failed()
+            raise
         finally:
             if self._writing.done():
                 self._writing = None
@@ -182,10 +190,9 @@ class CommitLog:
             self._disk.sync(self._fd)
         return self._disk.clock() - began
 
-    def _failed(self, error: BaseException) -> StorageError:
+    def _failed(self) -> None:
         self._doubtful = True
         self._pace.move()  # whatever it was, the loop need not wait for it
-        return error if isinstance(error, StorageError) else translate("writing the log", error)
 
     def _void(self) -> None:
         """Have nothing at the place of an entry that failed."""
@@ -204,7 +211,7 @@ class CommitLog:
         """Have the next segment ready before this one is full."""
         current = self.segments[-1]
         if self._next is None and current.end * 2 > current.size:
-            self._next = self._prepare(self._size(0))
+            self._next = asyncio.ensure_future(self._prepare(0))
             self._next.add_done_callback(self._told)
 
     def _told(self, prepared: asyncio.Future[Segment]) -> None:
@@ -212,11 +219,29 @@ class CommitLog:
         if not prepared.cancelled() and (error := prepared.exception()) is not None:
             self._log.warning("log_preparation_failed", error=str(error))
 
-    def _prepare(self, size: int) -> asyncio.Future[Segment]:
-        label = segments.Label(self.log_id, self.segments[-1].ordinal + 1, self.synced, size)
-        return asyncio.ensure_future(self._in_thread(self._aside, lambda: self._make(label)))
+    async def _prepare(self, needed: int) -> Segment:
+        """Make the next segment; if there is no room for that, a smaller one, with an entry of `needed` bytes."""
+        size, least = self._size(needed), max(segments.SMALLEST, needed + START)
+        ordinal = max(self._taken, self.segments[-1].ordinal) + 1
+        label = segments.Label(self.log_id, ordinal, self.synced, size)
+        try:
+            segment: Segment = await self._in_thread(self._aside, lambda: self._make(label, least))
+        except StorageError as error:
+            self.is_cramped = is_full(error)
+            raise
+        self.is_cramped = segment.size < size
+        return segment
 
-    def _make(self, label: segments.Label) -> Segment:
+    def _make(self, label: segments.Label, least: int) -> Segment:
+        """As large as there is room for, and as much again: the tables need some, too; `least` in any case."""
+        while label.size > least:
+            try:
+                if segments.has_room(self._disk, self.directory, label.size):
+                    return segments.prepare(self._disk, self.directory, label)
+            except OSError as error:
+                if not is_full(error):
+                    raise
+            label = label._replace(size=max(label.size // 2, least))
         return segments.prepare(self._disk, self.directory, label)
 
     async def _go_on(self, needed: int) -> None:
@@ -225,7 +250,11 @@ class CommitLog:
             await self._in_thread(self._writer, self._void)
         following = await self._following(needed)
         former, end = self._fd, self.segments[-1].end
-        self._use(following)
+        try:
+            self._use(following)
+        except OSError as error:  # out of descriptors, for example: the segment is there for the next try
+            raise translate("writing the log", error) from error
+        self._next = None
         if self._full:
             os.close(former)
         else:
@@ -233,19 +262,18 @@ class CommitLog:
         self._synced_end = START
 
     async def _following(self, needed: int) -> Segment:
-        prepared, self._next = self._next, None
-        if prepared is not None:
+        """The next segment, with room for an entry of `needed` bytes; it stays `_next` until it is in use."""
+        if self._next is not None:
             try:
-                segment = await asyncio.shield(prepared)
+                segment = await asyncio.shield(self._next)
                 if segment.size >= needed + START:
                     return segment
+                self._next = None  # whatever becomes of this: its file may be gone
                 await self._in_thread(self._aside, lambda: segments.retire(self._disk, segment, keep=True))
-            except asyncio.CancelledError:
-                self._next = prepared
-                raise
             except StorageError:
                 pass  # there may be room by now
-        return await self._prepare(self._size(needed))
+        self._next = asyncio.ensure_future(self._prepare(needed))
+        return await asyncio.shield(self._next)
 
     def _use(self, segment: Segment) -> None:
         self._open(segment)
@@ -286,14 +314,32 @@ class CommitLog:
         """Take out of use what need not be kept: the tables have it, and it is from before `before` (ms), or
         there are more than `limit` bytes.  StorageError if that failed.
         """
-        while len(self.segments) > 1:
-            oldest, then = self.segments[0], self.segments[1]
+        while self._is_over(in_tables):
             too_much = sum(s.size for s in self.segments) > limit
-            if then.first - 1 > in_tables or not then.first or not (too_much or then.first_at <= before):
+            if not (too_much or self.segments[1].first_at <= before):
                 return
-            keep = segments.spare_bytes(self.directory) == 0 and oldest.size <= segments.LARGEST
-            del self.segments[0]
-            await self._in_thread(self._aside, partial(segments.retire, self._disk, oldest, keep))
+            spare = segments.spare_bytes(self.directory) == 0 and self.segments[0].size <= segments.LARGEST
+            await self._retire_oldest(spare)
+
+    async def give_up(self, in_tables: int) -> None:
+        """Make room on a full disk: take out of use all that the tables have, and keep no spare.
+
+        StorageError if that failed.
+        """
+        before = len(self.segments)
+        while self._is_over(in_tables):
+            await self._retire_oldest(spare=False)
+        await self._in_thread(self._aside, lambda: segments.remove_spares(self._disk, self.directory))
+        if len(self.segments) < before and not self._has_given_up:
+            self._has_given_up = True  # said once: on a small disk it happens with every other segment
+            self._log.warning("log_given_up", files=before - len(self.segments))
+
+    def _is_over(self, in_tables: int) -> bool:
+        """The oldest segment is out of use, and the tables have all of it."""
+        return len(self.segments) > 1 and 0 < self.segments[1].first <= in_tables + 1
+
+    async def _retire_oldest(self, spare: bool) -> None:
+        await self._in_thread(self._aside, partial(segments.retire, self._disk, self.segments.pop(0), spare))
 
     @property
     def oldest(self) -> int:
@@ -308,7 +354,7 @@ class CommitLog:
 
     @property
     def size(self) -> int:
-        """Bytes of all its files."""
+        """Bytes of its segments in use and of the spare ones; the next one comes to it when it is used."""
         return sum(s.size for s in self.segments) + segments.spare_bytes(self.directory)
 
     async def _in_thread(self, executor: ThreadPoolExecutor, work: Callable[[], Any]) -> Any:

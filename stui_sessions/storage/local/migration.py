@@ -48,7 +48,7 @@ from stui_sessions.storage.local.rows import (
 )
 from stui_sessions.storage.local.schema import ENTITIES, INDEXES, SCHEMA_VERSION, SESSIONS, connect, run, version_of
 from stui_sessions.storage.local.statements import Plan
-from stui_sessions.storage.local.tables import META
+from stui_sessions.storage.local.tables import META, write
 
 CHUNK_ROWS = 256
 CHUNK_BYTES = 2**20  # of journal in memory at once, about
@@ -224,9 +224,7 @@ def migrated_row(number: int, sequence: Any, session_id: Any, crc: Any, data: An
 def _write_pending(connection: sqlite3.Connection, former: Former, now: int) -> None:
     plan = Plan()
     plan.add(former.pending)
-    for statement in plan.statements(former.removed, now):
-        if connection.execute(statement.sql, statement.parameters).rowcount < statement.rows:
-            connection.execute(statement.rest, statement.parameters)
+    write(connection, plan.statements(former.removed, now))
 
 
 # -- owners, holders, totals

@@ -86,3 +86,9 @@ def connect_reading(path: Path, *, any_thread: bool = False) -> sqlite3.Connecti
         connection.close()
         raise
     return connection
+
+
+def begin_reading(connection: sqlite3.Connection) -> None:
+    """Begin a transaction: all that it reads is as of this moment."""
+    connection.execute("BEGIN")
+    connection.execute("SELECT 1 FROM meta").fetchone()  # it is the first read that it begins with

@@ -35,6 +35,7 @@ class Recovery:
         self._log = log
         self._work: asyncio.Task[None] | None = None
         self._done = asyncio.Event()
+        self._damage = ""  # what ended it before its time
 
     def start(self) -> None:
         """Take over what the replay has, and go on with the rest."""
@@ -54,10 +55,10 @@ class Recovery:
             await asyncio.wait([work])
 
     async def done(self) -> None:
-        """Until nothing is left.  StorageDamaged if the log and the tables do not go together."""
+        """Until nothing is left.  StorageDamaged if that cannot be: the log and the tables do not go together."""
         await self._done.wait()
-        if self._replay.left:
-            raise StorageDamaged("the log and the tables do not go together")
+        if self._damage:
+            raise StorageDamaged(self._damage)
 
     async def resolve(self, keys: Iterable[Key]) -> None:
         """Bring these entities up to date, where the log has something of them."""
@@ -68,27 +69,45 @@ class Recovery:
 
     async def _resolve(self, keys: Sequence[Key]) -> None:
         stored = await self._reader.read(keys)
-        # Somebody else may have been faster.
-        self._replay.put({key: entity for key, entity in stored.items() if self._replay.is_left(key)})
+        try:
+            # Somebody else may have been faster.
+            self._replay.put({key: entity for key, entity in stored.items() if self._replay.is_left(key)})
+        finally:
+            self._adopt()  # those before one that is damaged, too: they are no longer left
+
+    def _adopt(self) -> None:
         found, self._replay.entities = self._replay.entities, {}
         fresh = [entity for key, entity in found.items() if self._unwritten.get(key) is None]
         self._unwritten.adopt(fresh, self._replay.moving, {})
 
     async def _run(self) -> None:
+        try:
+            await self._resolve_rest()
+        except StorageDamaged as error:
+            self._log.error("log_replay_failed", error=str(error))
+            self._give_up(str(error))
+        except Exception as error:  # a fault of ours: nobody must wait for the rest for ever
+            self._log.error("log_replay_fault", exc_info=error)
+            self._give_up("a fault in the server; its log says more")
+        self._finish()
+
+    async def _resolve_rest(self) -> None:
         rest = iter(self._replay.wanted())
         some: list[Key] = []
         while some := some or list(islice(rest, PORTION)):
             try:
                 await self.resolve(some)
                 some = []
-            except StorageDamaged as error:
-                self._log.error("log_replay_failed", error=str(error))
-                self._tables.damage = error
-                break
+            except StorageDamaged:
+                raise
             except StorageError as error:
                 self._log.warning("log_replay_delayed", error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
-        self._finish()
+
+    def _give_up(self, damage: str) -> None:
+        """What is left stays so; the tables, which lack it, must not be written any more."""
+        self._damage = damage
+        self._tables.damage = StorageDamaged(damage)
 
     def _finish(self) -> None:
         self._unwritten.adopted()

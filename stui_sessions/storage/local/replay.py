@@ -69,9 +69,13 @@ class Replay:
         return sorted(self._gathered, key=itemgetter(2))
 
     def put(self, stored: Mapping[Key, Entity]) -> None:
-        """What the store holds of wanted entities.  StorageDamaged if that is not what the log goes on from."""
+        """What the store holds of wanted entities.  StorageDamaged if that is not what the log goes on from.
+
+        The entity that this is raised for is still left, with those behind it.
+        """
         for key, entity in stored.items():
-            after = self._after(entity, self._gathered.pop(key))
+            after = self._after(entity, self._gathered[key])
+            del self._gathered[key]
             if after is not None:
                 self.entities[key] = after
 
@@ -105,12 +109,14 @@ def _since_made(records: list[Record]) -> list[Record]:
 
 def _applied(entity: Entity, records: list[Record], commit: int) -> Entity:
     """The entity after some records, the last of them in `commit`."""
-    if len(records) > 1:
-        if isinstance(entity, Session) and all(type(record) is Updated and not record.replaces for record in records):
-            records = [_merged(entity, records)]  # type: ignore[arg-type]
-        else:
-            records = composed(records)
     try:
+        if len(records) > 1:
+            if isinstance(entity, Session) and all(
+                type(record) is Updated and not record.replaces for record in records
+            ):
+                records = [_merged(entity, records)]  # type: ignore[arg-type]
+            else:
+                records = composed(records)
         for record in records:
             entity = apply(entity, record, commit)
     except ValueError as error:

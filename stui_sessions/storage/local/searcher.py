@@ -26,10 +26,10 @@ from stui_sessions.domain.times import Expiry
 from stui_sessions.errors import StorageError
 from stui_sessions.storage.background import ended, interruptible
 from stui_sessions.storage.border import CAUGHT, Log, is_medium, translate
-from stui_sessions.storage.counting import due_at
+from stui_sessions.storage.counting import bare, due_at
 from stui_sessions.storage.local import queries
-from stui_sessions.storage.local.lists import bare, decoded, listed, rows
-from stui_sessions.storage.local.reader import connect_reading
+from stui_sessions.storage.local.lists import decoded, listed, rows
+from stui_sessions.storage.local.reader import begin_reading, connect_reading
 from stui_sessions.storage.local.rows import HEAD, decode_head, decode_text
 from stui_sessions.storage.local.statements import PIECE_ROWS
 from stui_sessions.storage.local.unwritten import View
@@ -93,9 +93,8 @@ class Searcher:
         """In the thread.  First the moment of the tables, then that of the rest: so nothing is in neither."""
         if self._connection is None:
             self._connection = connect_reading(self._path, any_thread=True)
-        self._connection.execute("BEGIN")
         try:
-            self._connection.execute("SELECT 1 FROM meta").fetchone()  # here the transaction begins
+            begin_reading(self._connection)
             return run(self._connection, question, view(), expiry, now)
         finally:
             if self._connection.in_transaction:  # some errors end it

@@ -127,8 +127,7 @@ def prepare(disk: Disk, directory: Path, label: Label) -> Segment:
     path = path_of(directory, label.ordinal)
     spare = next((s for s in _spares(directory) if s.stat().st_size >= label.size), None)
     if spare is None:
-        for small in _spares(directory):
-            disk.remove(small)
+        remove_spares(disk, directory)
         spare = directory / NEW
         disk.make(spare, label.size)
     fd = os.open(spare, os.O_RDWR | os.O_CLOEXEC)
@@ -153,6 +152,18 @@ def retire(disk: Disk, segment: Segment, keep: bool) -> None:
 
 def _spares(directory: Path) -> list[Path]:
     return sorted(directory.glob(f"{SPARE}-*"))
+
+
+def has_room(disk: Disk, directory: Path, size: int) -> bool:
+    """A segment of this size leaves as much room on the disk as it takes, or takes none."""
+    spares = [spare.stat().st_size for spare in _spares(directory)]
+    return max(spares, default=0) >= size or disk.free(directory) + sum(spares) >= 2 * size
+
+
+def remove_spares(disk: Disk, directory: Path) -> None:
+    """Have none."""
+    for spare in _spares(directory):
+        disk.remove(spare)
 
 
 def spare_bytes(directory: Path) -> int:

@@ -6,21 +6,23 @@ Synchronous, for a thread: nothing else runs yet.  Whatever is refused stays as 
 import gc
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from math import inf
 from pathlib import Path
 
 from msgspec import Struct
 
 from stui_sessions.errors import StartError
-from stui_sessions.storage.border import Log
+from stui_sessions.storage import files
+from stui_sessions.storage.border import Log, is_full
 from stui_sessions.storage.counting import Tally
 from stui_sessions.storage.local import meta, migration, schema, segments, tail
+from stui_sessions.storage.local.disk import Disk
 from stui_sessions.storage.local.entry import Header, Payload
 from stui_sessions.storage.local.lookup import LookUp, fetching
 from stui_sessions.storage.local.meta import Meta
 from stui_sessions.storage.local.progress import Progress
-from stui_sessions.storage.local.reader import connect_reading
+from stui_sessions.storage.local.reader import begin_reading, connect_reading
 from stui_sessions.storage.local.replay import Replay
 from stui_sessions.storage.local.segments import Segment
 from stui_sessions.storage.local.statements import PIECE_ROWS
@@ -32,6 +34,9 @@ BASES = 16 * PIECE_ROWS
 AT_ONCE = 10_000
 """Entities that a start brings up to date; if there are more, it leaves them to `recovery.py`."""
 
+NO_ROOM = 64 * 1024
+"""Bytes.  With less on a disk, what fails there fails for that: SQLite needs half of it to open a database."""
+
 
 class Start(Struct):
     """What was found."""
@@ -41,6 +46,42 @@ class Start(Struct):
     replay: Replay
     tail: Tail
     lost: str = ""  # why the log that is there is of no use; "" if it is
+
+
+def make_ready(path: Path, log: Log) -> bool:
+    """Have a database file with tables in it; True if it is new.  What cannot be made whole is not left.
+
+    StartError if there is something that is none of ours; nothing is changed then.
+    """
+    is_new = not path.exists()
+    if is_new:
+        files.refuse_orphan_wal(path)
+        refuse_orphan_log(path)
+        files.make_file(path)
+    try:
+        kind = files.inspect_header(path, schema.SCHEMA_VERSION)
+        files.tighten(path, log)
+        if kind != "ours":
+            schema.create(path)
+    except BaseException:
+        if is_new:
+            files.remove(path)
+        raise
+    return is_new
+
+
+def remove(path: Path) -> None:
+    """Remove a database that was new when its start was refused.  OSError if that fails."""
+    segments.remove_all(segments.directory_of(path))
+    files.remove(path)
+
+
+def reason(error: BaseException, path: Path, disk: Disk) -> str:
+    """Why a start was refused; SQLite's words for a full disk may be "disk I/O error"."""
+    with suppress(OSError):
+        if not is_full(error) and disk.free(path.parent) < NO_ROOM:
+            return f"{error}; the disk is full"
+    return str(error)
 
 
 def found(path: Path, clock: Callable[[], int], log: Log) -> Start:
@@ -55,7 +96,7 @@ def found(path: Path, clock: Callable[[], int], log: Log) -> Start:
     if version != schema.SCHEMA_VERSION:
         migration.migrate(path, clock, log)
     with closing(connect_reading(path)) as connection, _no_collections():
-        connection.execute("BEGIN")
+        begin_reading(connection)
         return recovered(connection, segments.directory_of(path), checked, clock, log, AT_ONCE)
 
 

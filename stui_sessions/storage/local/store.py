@@ -23,7 +23,7 @@ from stui_sessions.domain.times import Expiry
 from stui_sessions.errors import StartError, StorageDamaged, StorageError
 from stui_sessions.storage import files
 from stui_sessions.storage.background import interruptible
-from stui_sessions.storage.border import Log, translate
+from stui_sessions.storage.border import Log, is_full, translate
 from stui_sessions.storage.contract import Batch, Commit, Conflict, Opened, Usage
 from stui_sessions.storage.counting import Tally, is_counted, structural
 from stui_sessions.storage.local import backup, past, schema, segments, start
@@ -91,22 +91,28 @@ class LocalStore:
         """See `Store.open`."""
         if self._is_open:
             raise StartError(f"{self.path} is open already")
+        self._is_new = False  # until that is known: a refused start removes what is new
         logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # at DEBUG it logs all parameters
         try:
             found = await asyncio.to_thread(self._prepare)
             return await self._start(found)
         except BaseException as error:
+            reason = start.reason(error, self.path, self._disk)  # before there is more room again
             await self._release(refused=True)
             if isinstance(error, StorageDamaged):
                 raise StartError(f"{self.path} is damaged: {error}. {files.FOUND_DAMAGED}") from error
             if isinstance(error, StorageError):
-                raise StartError(f"{self.path} cannot be used: {error}") from error
+                raise StartError(f"{self.path} cannot be used: {reason}") from error
             raise
 
     def _prepare(self) -> Start:
         """Everything before the first lasting connection; in a thread."""
         try:
-            self._lock_file()
+            schema.refuse_old_sqlite()
+            files.refuse_other_kinds(self.path)
+            files.make_parents(self.path)
+            self._lock.acquire()
+            self._is_new = start.make_ready(self.path, self._log)
             return start.found(self.path, self._clock, self._log)
         except PermissionError as error:
             raise StartError(
@@ -115,20 +121,6 @@ class LocalStore:
             ) from error
         except (OSError, sqlite3.Error) as error:
             raise translate("opening the database", error) from error
-
-    def _lock_file(self) -> None:
-        schema.refuse_old_sqlite()
-        files.refuse_other_kinds(self.path)
-        files.make_parents(self.path)
-        self._lock.acquire()
-        if not self.path.exists():
-            files.refuse_orphan_wal(self.path)
-            start.refuse_orphan_log(self.path)
-            files.make_file(self.path)
-        found = files.inspect_header(self.path, schema.SCHEMA_VERSION)
-        files.tighten(self.path, self._log)
-        if found != "ours":
-            schema.create(self.path)
 
     async def _start(self, found: Start) -> Opened:
         """Connect to stay, and mark the database as in use."""
@@ -206,14 +198,13 @@ class LocalStore:
         while not self._unwritten.is_empty:
             await self._behind.flush()
         await self._behind.stop()
+        in_tables, ordinal = self._behind.tables_commit, self._journal.segments[-1].ordinal
+        more = self._state.commit > in_tables  # a commit has come in between
         await self._tables.note(
-            {
-                "clean": int(clean),
-                "tables_commit": self._state.commit,
-                "log_segment": self._journal.segments[-1].ordinal,
-                "needs_log": 0,
-            }
+            {"clean": int(clean), "tables_commit": in_tables, "log_segment": ordinal, "needs_log": int(more)}
         )
+        if more:
+            return
         try:
             await asyncio.to_thread(segments.note_closed, self._disk, self._journal.directory, True)
         except OSError as error:
@@ -235,6 +226,8 @@ class LocalStore:
             await self._reader.close()
         self._behind = self._journal = self._recovery = None
         try:
+            if refused and self._is_new:
+                start.remove(self.path)
             self._lock.release(remove=refused)
         except OSError as error:
             self._log.debug("lock_release_failed", error=str(error))
@@ -254,13 +247,20 @@ class LocalStore:
             raise ValueError(f"commit {batch.number} after {self._state.commit}")
         if self._tables.damage is not None:
             raise self._tables.damage
-        while self._is_full():
+        while behind.is_full():
             await behind.make_room()
         await self._refuse_stale(batch)
         moving = structural(batch.records)
         counters = self._tally.after(await self._counted(batch, moving)) if moving else []
         last_number = self._last_number(batch, moving)
-        size = await journal.append(batch.number, self._clock(), batch.records, counters, last_number)
+        entry = batch.number, self._clock(), batch.records, counters, last_number
+        try:
+            size = await journal.append(*entry)
+        except StorageError as error:
+            if not is_full(error):
+                raise
+            await behind.make_room()  # the log gives up what it can
+            size = await journal.append(*entry)
         self._state.commit = batch.number
         self._state.last_number = last_number
         self._tally.set(counters)
@@ -268,12 +268,6 @@ class LocalStore:
         if behind.is_due():
             behind.hurry()
         return size
-
-    def _is_full(self) -> bool:
-        """There is so much that is not in the tables that commits have to wait."""
-        limits, unwritten = self.limits, self._unwritten
-        more = 1.5 if self._opened()[1].rounds == 0 else 1.0  # a start with a full log takes changes at once
-        return unwritten.size >= more * limits.journal_limit or unwritten.takes(int(more * limits.memory_limit))
 
     async def _refuse_stale(self, batch: Batch) -> None:
         stale, unknown = self._unwritten.stale(batch.expected)

@@ -5,7 +5,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,13 @@ CACHE_KIB = 16 * 1024
 META = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 
+def write(connection: sqlite3.Connection, statements: Iterable[Statement]) -> None:
+    """Run statements in the transaction that is open, where no server is."""
+    for statement in statements:
+        if connection.execute(statement.sql, statement.parameters).rowcount < statement.rows:
+            connection.execute(statement.rest, statement.parameters)
+
+
 class Tables:
     """Runs single statements, each one a transaction of its own.
 
@@ -38,6 +45,7 @@ class Tables:
         self._log = log
         self._connection: aiosqlite.Connection | None = None
         self._connecting = asyncio.Lock()
+        self._noting = asyncio.Lock()
         self.is_open = False
         self.damage: StorageDamaged | None = None
         """Set when the database was found damaged: from then on it is left alone."""
@@ -85,14 +93,15 @@ class Tables:
         connection = await self._current()
         sql = META.replace("(?, ?)", ",".join(["(?, ?)"] * len(values)))
         parameters = [part for row in values.items() for part in row]
-        try:
-            await connection.execute("PRAGMA synchronous = FULL")
+        async with self._noting:  # else the end of one could leave the other without its sync
             try:
-                await connection.execute(sql, parameters)
-            finally:
-                await connection.execute("PRAGMA synchronous = NORMAL")
-        except CAUGHT as error:
-            raise await self._failed(connection, error) from error
+                try:
+                    await connection.execute("PRAGMA synchronous = FULL")
+                    await connection.execute(sql, parameters)
+                finally:
+                    await connection.execute("PRAGMA synchronous = NORMAL")
+            except CAUGHT as error:
+                raise await self._failed(connection, error) from error
 
     async def _failed(self, connection: aiosqlite.Connection, error: BaseException) -> StorageError:
         """What to raise for the error of a statement, everything being left in order."""
@@ -138,9 +147,11 @@ class Tables:
         if connection is None or files.size(files.beside(self._path, "-wal")) <= WAL_KEEP:
             return
         try:
-            await connection.execute("PRAGMA busy_timeout = 0")
-            await self._checkpoint("TRUNCATE")
-            await connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+            try:
+                await connection.execute("PRAGMA busy_timeout = 0")
+                await self._checkpoint("TRUNCATE")
+            finally:  # where that is cancelled, too
+                await connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
         except CAUGHT as error:
             self._log.debug("shrink_failed", error=str(error))
 

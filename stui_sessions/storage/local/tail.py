@@ -25,13 +25,8 @@ class Tail(Struct):
 
     segments: list[Segment] = []  # all of them, in their order
     last: int = 0  # the newest entry's number; 0 where there is none
-    last_at: int = 0  # ms; when it was written
     is_torn: bool = False  # something is behind the end, or missing before it: no entry may follow there
     size: int = 0  # bytes of the entries that were read
-
-    def reading(self, ordinal: int) -> Segment:
-        """The segment with this ordinal."""
-        return next(s for s in self.segments if s.ordinal == ordinal)
 
 
 class Survey(Struct):
@@ -138,7 +133,6 @@ class _Walk:
                 break
             end = offset + entry_size(header)
             segment.note(header.number, offset, end, header.at)
-            self.tail.last_at = header.at
             if header.number > self.behind:
                 self._whole(header, payload, segment)
             expected += 1

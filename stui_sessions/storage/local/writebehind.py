@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from stui_sessions.domain.entities import Entity
 from stui_sessions.errors import StorageDamaged, StorageError
-from stui_sessions.storage.border import Log
+from stui_sessions.storage.border import Log, is_full
 from stui_sessions.storage.counting import Counters
 from stui_sessions.storage.local import meta
 from stui_sessions.storage.local.log import CommitLog
@@ -31,6 +31,10 @@ UNDER_WAY = 4
 
 REST = 4
 """Times as long as a round took until the next one, where nothing urges: rounds take a part of the machine only."""
+
+
+CRAMPED = 2**20
+"""Bytes of log that a round is made for where the disk is all but full: before there is no room for it."""
 
 
 class Limits(Struct):
@@ -82,6 +86,7 @@ class WriteBehind:
         self._settling_wanted: asyncio.Future[None] | None = None
         self._round_over: asyncio.Future[None] | None = None
         self._failing = False
+        self._is_cramped = False  # there was no room in the tables
         self._task: asyncio.Task[None] | None = None
 
     def start(self, tables_commit: int, ready: Callable[[], Awaitable[None]]) -> None:
@@ -149,14 +154,24 @@ class WriteBehind:
     def is_due(self) -> bool:
         """There is so much that a round should not wait for its time."""
         limits, unwritten = self._limits(), self._unwritten
-        return unwritten.gathered >= limits.journal_limit // 2 or unwritten.takes(limits.memory_limit // 2)
+        enough = CRAMPED if self._journal.is_cramped else limits.journal_limit // 2
+        return unwritten.gathered >= enough or unwritten.takes(limits.memory_limit // 2)
+
+    def is_full(self) -> bool:
+        """There is so much that is not in the tables that commits have to wait."""
+        limits, unwritten = self._limits(), self._unwritten
+        more = 1.5 if self.rounds == 0 else 1.0  # a start with a full log takes changes at once
+        return unwritten.size >= more * limits.journal_limit or unwritten.takes(int(more * limits.memory_limit))
 
     async def _attempt(self, waiting: asyncio.Future[None] | None) -> None:
         """A round, and what follows from its success."""
         try:
+            await self._make_way()
             await self._round()
+            self._is_cramped = False
             await self._tidy()
         except StorageError as error:
+            self._is_cramped = is_full(error)
             if not self._failing:
                 self._log.warning("write_behind_failed", error=str(error))
             self._failing = True
@@ -182,7 +197,7 @@ class WriteBehind:
         if generation is None:
             return
         values = {
-            "tables_commit": self._state.commit,
+            "tables_commit": generation.last,
             "last_number": self._state.last_number,
             "log_segment": self._journal.segments[-1].ordinal,
             "totals": meta.encode_totals(self._state.counters()),
@@ -202,6 +217,8 @@ class WriteBehind:
             await asyncio.sleep(0)
         await self._pins.passed()
         self._unwritten.drop()
+        # A search that began while that was waited for looks into this very generation.
+        await self._pins.passed()
         while generation.entities:  # freeing many at once takes long, too
             for _ in range(min(PORTION, len(generation.entities))):
                 generation.entities.popitem()
@@ -257,9 +274,15 @@ class WriteBehind:
         else:
             _tell(waiting, None)
 
+    async def _make_way(self) -> None:
+        """Where the disk is full, the log that is only kept for a while gives way: to the tables, or to new commits."""
+        if self._is_cramped or self._journal.is_cramped:
+            await self._journal.give_up(self.tables_commit)
+
     async def _tidy(self) -> None:
         limits = self._limits()
         await self._tables.tidy()
+        await self._make_way()
         before = self._clock() - limits.log_retention * 1000
         await self._journal.retain(self.tables_commit, before, limits.log_limit)
 
