@@ -42,8 +42,8 @@ Exit code: 0 when all went well, 1 when there were errors, 2 when it could not a
 CONFLICT_HELP = """What happens to a session whose id is taken. error: it is an error. skip: nothing. replace: it takes
 the place of the one that is there. new: it gets another id."""
 
-BATCH_BYTES = 900 * 1024
-"""Less than the longest message that a server takes by default; the larger, the more rows share a commit."""
+BATCH_BYTES = 224 * 1024
+"""Many rows share a commit, and yet a server's core has room for all that it makes of them in its cache."""
 BATCH_ROWS = 1000
 IN_FLIGHT = 4
 """Batches that the server may have at once.  All on one connection: sessions are made in the order of the lines."""

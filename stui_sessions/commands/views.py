@@ -102,12 +102,29 @@ as_record = shaped(SessionRecord, EXPORTED)
 
 def data_of_record(r: SessionRecord) -> SessionData:
     """The session that an exported row tells of; its number is given when it is made."""
-    return SessionData(
-        *(0, r.session_id, r.client_id or "", r.created_at_ms, r.modified_at_ms, r.active_at_ms, r.timeout, r.revision),
-        *(STATUS_NAMES.index(r.status), r.ended_at_ms or 0, bytes(r.session_state), bytes(r.workspace_context)),
-        *(bytes(r.inspector_state), bytes(r.object_registry)),
-        about=About(
-            *(r.user_id or "", r.external_id or "", r.title or "", tuple(r.tags), bytes(r.metadata)),
-            *(r.ends_at_ms or 0, r.pinned),
-        ),
+    about = About(
+        r.user_id or "",
+        r.external_id or "",
+        r.title or "",
+        tuple(r.tags),
+        bytes(r.metadata),
+        r.ends_at_ms or 0,
+        r.pinned,
+    )
+    return SessionData(  # by their places, which takes half as long
+        0,
+        r.session_id,
+        r.client_id or "",
+        r.created_at_ms,
+        r.modified_at_ms,
+        r.active_at_ms,
+        r.timeout,
+        r.revision,
+        STATUS_NAMES.index(r.status),
+        r.ended_at_ms or 0,
+        bytes(r.session_state),
+        bytes(r.workspace_context),
+        bytes(r.inspector_state),
+        bytes(r.object_registry),
+        about,
     )

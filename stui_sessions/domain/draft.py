@@ -118,14 +118,13 @@ class Draft(Struct, gc=False):
     changes: list[tuple[Record, Entity, Entity]] = []  # each record, with the entity before and after it
     uses: dict[Key, int] | None = None  # when sessions were used, ms, whose use need not be recorded yet
     after: dict[Key, Entity] | None = None  # what was staged, as it is now; made when it is needed
-    noted: int = 0  # how many of the changes are in it
     bucket: Bucket | None = None  # whose rate a creation is to be counted for
 
     # -- reading
 
     def entity(self, key: Key) -> Entity:
         """What is under `key`, as this draft sees it; Missing if it has to be loaded."""
-        if (self.changes or self.uses) and (staged := self.staged().get(key)) is not None:
+        if (self.changes or self.uses) and (staged := (self.after or self.staged()).get(key)) is not None:
             return staged
         entity = self.known.get(key)
         if entity is None:
@@ -203,12 +202,16 @@ class Draft(Struct, gc=False):
         record = kind(before.key, before.version + 1, self.now.wall, self.caller.name, before.commit, *fields)
         after = apply(before, record, self.gathering)
         self.changes.append((record, before, after))
+        if self.after is not None:
+            self.after[after.key] = after
         return after
 
     def save(self, s: Session, record: Updated, keys: tuple[str, ...] | None) -> Session:
         """State is to be saved; `keys`: the top-level keys of its `session_state`, where they are known."""
         after = updated(s, record, self.gathering, keys)
         self.changes.append((record, s, after))
+        if self.after is not None:
+            self.after[after.key] = after
         return after
 
     def use(self, s: Session) -> Session:
@@ -233,10 +236,7 @@ class Draft(Struct, gc=False):
     def staged(self) -> dict[Key, Entity]:
         """What was staged, as it is now.  Most drafts stage once and look no more, so it is made on demand."""
         if self.after is None:
-            self.after = {}
-        if self.noted < len(self.changes):
-            self.after.update((after.key, after) for _, _, after in self.changes[self.noted :])
-            self.noted = len(self.changes)
+            self.after = {after.key: after for _, _, after in self.changes}
         return self.after
 
     # -- names that are no ids

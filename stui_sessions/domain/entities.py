@@ -191,10 +191,26 @@ def data_of(s: Session) -> SessionData:
 
 def session_of(d: SessionData, key: Key, version: int, commit: int) -> Session:
     """The session with these stored fields."""
-    objects = (d.session_state, d.workspace_context, d.inspector_state, d.object_registry)
-    return Session(
-        *(key, version, commit, d.number, d.session_id, d.client_id, d.created_at, d.modified_at, d.active_at),
-        *(d.timeout, d.revision, d.status, d.ended_at, *objects, d.about),
-        recorded_at=d.active_at,
-        state_bytes=size_of_state(*objects),
+    state, workspace, inspector, registry = d.session_state, d.workspace_context, d.inspector_state, d.object_registry
+    return Session(  # by their places, which takes half as long
+        key,
+        version,
+        commit,
+        d.number,
+        d.session_id,
+        d.client_id,
+        d.created_at,
+        d.modified_at,
+        d.active_at,
+        d.timeout,
+        d.revision,
+        d.status,
+        d.ended_at,
+        state,
+        workspace,
+        inspector,
+        registry,
+        d.about,
+        d.active_at,
+        len(state) + len(workspace) + len(inspector) + len(registry),
     )

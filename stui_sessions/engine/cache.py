@@ -33,13 +33,13 @@ class Cache:
 
     def put(self, entity: Entity) -> None:
         """Keep it, in the place of what was there."""
-        key = entity.key
-        before = self.entities.pop(key, None)
+        key, growth = entity.key, entity.cost
+        before = self.entities.get(key)
         self.entities[key] = entity
-        growth = entity.cost if before is None else entity.cost - before.cost
-        self.bytes += growth
-        if key in self._pins:
-            self.pinned_bytes += growth
+        if before is not None:
+            self.entities.move_to_end(key)
+            growth -= before.cost
+        self.grow(key, growth)
 
     def drop(self, keys: Iterable[Key]) -> None:
         """Forget these, pinned or not: they are not what is committed."""

@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw, Struct
 
 from stui_sessions.errors import Refusal
 from stui_sessions.protocol.explain import check_id, explain
-from stui_sessions.protocol.jsontext import SHORT_DIGITS, StateText, check_text, check_value, decode_any
+from stui_sessions.protocol.jsontext import SHORT_DIGITS, StateText, check_text, colons_of, decode_any
 from stui_sessions.protocol.registry import Registry, Request
 
 NULL_ID = Raw(b"null")
@@ -22,9 +22,6 @@ _STRING_ID = (b'{"id":"', b'{"id": "')
 
 _FIRST_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*("(?:[^"\\]|\\.)*"|[-+.0-9eE]+)\s*,')
 _UNDECODABLE = frozenset({"lone_surrogate", "too_deep"})
-
-_STATE_LEVEL = 2
-"""A state object lies in the parameters, and they in the request."""
 
 
 class WireLimits(Struct):
@@ -122,12 +119,12 @@ class Codec:
                     setattr(parameters, command.main_state, state)
                     # A short text is neither too deep nor has it room for a huge integer.
                     is_short = len(state.text) <= limits.short_text
-                    keys += 1 + (len(value) if is_short else _colons(state.text, value, limits))
+                    keys += 1 + (len(value) if is_short else colons_of(state.text, value, limits.max_depth))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise self._malformed(line, error) from None
         except Refusal as refusal:
             raise Malformed(readable_id(line, refusal), refusal) from None
-        if line.count(b":") != keys or not line.isascii() or not (line.startswith(_STRING_ID) or _is_plain_id(request)):
+        if line.count(b":") != keys or not ((line.isascii() and line.startswith(_STRING_ID)) or _is_plain_id(request)):
             self._check_thoroughly(line, request)
         return request
 
@@ -172,15 +169,12 @@ def _are_shallow(texts: Iterable[bytes], max_depth: int) -> bool:
 
 
 def _is_plain_id(request: Request) -> bool:
-    """The id is a string, or a number short enough to be in range; False proves nothing."""
+    """The id is a string in ASCII, or a number short enough to be in range; False proves nothing.
+
+    It is all of a request that is not decoded.
+    """
     id = bytes(request.id)
-    return id.startswith(b'"') or (id.isdigit() and len(id) < SHORT_DIGITS)
-
-
-def _colons(text: bytes, value: dict[str, Any], limits: WireLimits) -> int:
-    """The colons in the text of a state object, once it is checked; raises Refusal."""
-    check_value(text, value, limits.max_depth, _STATE_LEVEL)
-    return text.count(b":")
+    return (id.startswith(b'"') and id.isascii()) or (id.isdigit() and len(id) < SHORT_DIGITS)
 
 
 def readable_id(line: bytes, refusal: Refusal | None = None) -> Raw:

@@ -185,7 +185,7 @@ class House:
     def _check_second_run(self, decision: Callable[[Draft], Any], draft: Draft, result: Any) -> None:
         """The same decision on a draft like the first one; numbers and ids that are made alone may differ."""
         again = copy(draft)
-        again.changes, again.uses, again.read, again.bucket, again.after, again.noted = [], None, [], None, None, 0
+        again.changes, again.uses, again.read, again.bucket, again.after = [], None, [], None, None
         second = decision(again)
         assert [said(r)[0] for r, _, _ in again.changes] == [said(r)[0] for r, _, _ in draft.changes]
         if not any(isinstance(r, Created) for r, _, _ in draft.changes):
