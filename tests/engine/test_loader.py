@@ -232,6 +232,16 @@ def test_what_is_read_is_dropped_again_when_memory_is_short() -> None:
         assert len(desk.engine.cache.entities) >= 9
 
 
+@pytest.mark.parametrize("command", ["get_session_info", "restore_session", "update_session_state"])
+def test_what_is_used_again_and_again_stays_when_memory_is_short(command: str) -> None:
+    with Desk(*sessions(50), resident_limit=10 * (SESSION_COST + 20)) as desk:
+        parameters = {"state_data": {}} if command == "update_session_state" else {}
+        for n in range(2, 51):
+            desk.ask(command, session_id="s1", **parameters)
+            desk.ask("get_session_info", session_id=f"s{n}")
+        assert [keys.count("s1") for keys in reads(desk)].count(1) == 1, "it was read more than once"
+
+
 def test_sessions_that_grew_leave_memory_when_they_are_on_disk() -> None:
     """Without a single read: who only writes must not fill the memory."""
     with Desk(resident_limit=20 * SESSION_COST) as desk:
