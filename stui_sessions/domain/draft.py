@@ -171,10 +171,16 @@ class Draft(Struct, gc=False):
         """
         if type(ref) is str:
             entity = self.entity((self.caller.tenant, SESSION, ref))
-        elif ref.external_id is UNSET and ref.user_id is UNSET and ref.session_id is not UNSET:  # type: ignore[union-attr]
-            entity = self.entity((self.caller.tenant, SESSION, ref.session_id))  # type: ignore[union-attr]
-        else:
+        elif ref.external_id is not UNSET or ref.user_id is not UNSET or ref.session_id is UNSET:  # type: ignore[union-attr]
             entity = self._named(ref)  # type: ignore[arg-type]
+        else:
+            key = (self.caller.tenant, SESSION, ref.session_id)  # type: ignore[union-attr]
+            if self.changes or self.uses or (entity := self.known.get(key)) is None:  # type: ignore[assignment]
+                entity = self.entity(key)
+            else:  # nearly always; the same as `entity`, without a call
+                self.read.append(entity)
+                if entity.commit > self.commit:
+                    self.commit = entity.commit
         if type(entity) is not Session:
             raise absent(entity)
         return entity

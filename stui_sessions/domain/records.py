@@ -139,7 +139,9 @@ def updated(s: Session, r: Updated, commit: int, keys: tuple[str, ...] | None) -
     patch = r.session_state
     known = s.keys
     if patch is not None:
-        if r.replaces or state == b"{}" or (keys is not None and keys == known):
+        if keys is not None and keys == known:
+            state = patch
+        elif r.replaces or state == b"{}":
             state, known = patch, keys
         else:
             state, known = merge_with_keys(state, patch)

@@ -210,20 +210,20 @@ class Engine:
                     batch.expected[entity.key] = entity.version
             if not records:
                 self.committer.wake()
+            roomy = 2 * cache.bytes <= cache.limit
             for record, before, after in changes:
                 key = after.key
                 records.append(record)
                 batch.after[key] = after
-                if type(record) is Updated:  # nearly always
-                    entities[key] = after
-                    if 2 * cache.bytes > cache.limit:
-                        entities.move_to_end(key)
-                    growth = after.state_bytes - before.state_bytes  # type: ignore[union-attr]
-                    if growth:
-                        cache.grow(key, growth)
-                else:
+                if type(record) is not Updated:  # nearly all are
                     cache.put(after)
                     batch.before.setdefault(key, before)
+                    continue
+                entities[key] = after
+                if not roomy:
+                    entities.move_to_end(key)
+                if after.state_bytes != before.state_bytes:  # type: ignore[union-attr]
+                    cache.grow(key, after.state_bytes - before.state_bytes)  # type: ignore[union-attr]
         if draft.uses is not None:
             self._note_uses(draft.uses, draft.staged())
         if draft.bucket is not None:
