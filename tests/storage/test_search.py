@@ -1,6 +1,7 @@
 """Searches in SQLite: the indexes they use, what they look at, damage, and a connection of their own."""
 
 import asyncio
+import itertools
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -464,6 +465,64 @@ async def test_nothing_waits_behind_a_search(local: LocalMaker, monkeypatch: pyt
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asked
+
+
+async def test_searches_that_wait_together_are_done_together(
+    local: LocalMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await holding(local, *[{}] * 3)
+    statements: list[str] = []
+    await found(store, listing())
+    connection = store._searcher._connection
+    assert connection is not None
+    monkeypatch.setattr(searcher, "TOGETHER_SECONDS", 60.0)
+    connection.set_trace_callback(statements.append)
+    assert await asyncio.gather(*(found(store, listing(limit=n)) for n in (1, 2, 3))) == [[1], [1, 2], [1, 2, 3]]
+    assert (statements.count("BEGIN"), statements.count("ROLLBACK")) == (1, 1)
+
+
+async def test_those_that_take_long_are_told_before_the_rest(
+    local: LocalMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await holding(local, {})
+    monkeypatch.setattr(searcher, "TOGETHER_SECONDS", 0.0)
+    run, go_on, count = searcher.run, threading.Event(), itertools.count()
+
+    def waiting(*arguments: Any) -> Any:
+        if next(count) == 1:
+            assert go_on.wait(10)
+        return run(*arguments)
+
+    monkeypatch.setattr(searcher, "run", waiting)
+    first, second = (asyncio.ensure_future(found(store, listing())) for _ in range(2))
+    assert await first == [1]
+    assert not second.done()
+    go_on.set()
+    assert await second == [1]
+
+
+async def test_one_that_fails_or_is_given_up_harms_no_other(local: LocalMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await holding(local, {})
+    monkeypatch.setattr(searcher, "TOGETHER_SECONDS", 60.0)
+    run, begun, go_on = searcher.run, threading.Event(), threading.Event()
+
+    def some_fail(connection: sqlite3.Connection, question: Any, *others: Any) -> Any:
+        begun.set()
+        assert go_on.wait(10)
+        if question.limit == 2:
+            raise ValueError("a fault")
+        return run(connection, question, *others)
+
+    monkeypatch.setattr(searcher, "run", some_fail)
+    asked = [asyncio.ensure_future(found(store, listing(limit=n))) for n in (1, 2, 3, 4)]
+    await asyncio.to_thread(begun.wait, 10)
+    asked[2].cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    one, two, three, four = await asyncio.gather(*asked, return_exceptions=True)
+    assert (one, four) == ([1], [1])
+    assert isinstance(two, StorageError)
+    assert isinstance(three, asyncio.CancelledError)
 
 
 async def test_after_an_io_error_the_next_search_works(local: LocalMaker, monkeypatch: pytest.MonkeyPatch) -> None:

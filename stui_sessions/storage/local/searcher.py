@@ -1,13 +1,18 @@
 """The searching side of the tables: a read-only connection of its own.
 
-So that no load waits behind a search.  One search at a time, in a thread.
+So that no load waits behind a search.  Searches run one after the other, in a
+thread; those that wait together go there together, for the way there and back takes
+longer than most searches (measured: 40 us of 800).
 """
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
 from heapq import nlargest
 from pathlib import Path
+
+from msgspec import Struct
 
 from stui_sessions.domain.entities import SESSION, Session, session_key
 from stui_sessions.domain.finding import (
@@ -24,7 +29,7 @@ from stui_sessions.domain.finding import (
 )
 from stui_sessions.domain.times import Expiry
 from stui_sessions.errors import StorageError
-from stui_sessions.storage.background import ended, interruptible
+from stui_sessions.storage.background import ended
 from stui_sessions.storage.border import CAUGHT, Log, is_medium, translate
 from stui_sessions.storage.counting import bare, due_at
 from stui_sessions.storage.local import queries
@@ -36,49 +41,77 @@ from stui_sessions.storage.local.unwritten import View
 
 HEADS = f"SELECT {HEAD} FROM sessions WHERE number IN ({{}})"
 
+TOGETHER_SECONDS = 0.002
+"""After so much time in the thread, those that have their answers get them, and the others go there anew."""
+
+
+class Asked(Struct, eq=False):
+    """A question, and who waits for its answer."""
+
+    question: Question
+    expiry: Expiry
+    now: int
+    answer: asyncio.Future[Answer]
+    given_up: bool = False  # nobody waits any more
+
 
 class Searcher:
-    """Answers questions.  Connects when it is first asked."""
+    """Answers questions.  Connects when it is first asked.
 
-    def __init__(self, path: Path, log: Log) -> None:
+    `view` tells what is not in the tables; while a question waits, it must hold what
+    the tables get, too.
+    """
+
+    def __init__(self, path: Path, view: Callable[[], View], log: Log) -> None:
         self._path = path
+        self._view = view
         self._log = log
         self._is_open = False
-        self._one = asyncio.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._work: asyncio.Future[Answer] | None = None
+        self._waiting: list[Asked] = []
+        self._searched: list[Asked] = []
+        """What is in the thread."""
+        self._work: asyncio.Future[list[Answer | Exception]] | None = None
+        self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
         """Searches are welcome."""
         self._is_open = True
 
-    async def search(self, question: Question, view: Callable[[], View], expiry: Expiry, now: int) -> Answer:
-        """The answer, as of one moment.
-
-        `view` tells what is not in the tables; it must hold what the tables get
-        meanwhile, too.
-        """
-        async with self._one:
-            if not self._is_open:
-                raise StorageError("the store is closed")
-            self._work = asyncio.ensure_future(asyncio.to_thread(self._run, question, view, expiry, now))
-            try:
-                return await interruptible(self._work, self._interrupt)
-            except CAUGHT as error:
-                if is_medium(error):
-                    self._disconnect()  # the next search tries anew
-                raise translate("searching the database", error) from error
+    async def search(self, question: Question, expiry: Expiry, now: int) -> Answer:
+        """The answer, as of one moment from now on."""
+        if not self._is_open:
+            raise StorageError("the store is closed")
+        asked = Asked(question, expiry, now, asyncio.get_running_loop().create_future())
+        self._waiting.append(asked)
+        if self._task is None:
+            self._task = asyncio.create_task(self._answer_all())
+        try:
+            return await asked.answer
+        except asyncio.CancelledError:
+            asked.given_up = True
+            if (
+                asked in self._searched and self._work is not None
+            ):  # what it looks at is held as long as it is waited for
+                await ended(self._work, self._interrupt_for_nobody)
+            raise
 
     async def close(self) -> None:
         """End the search that is running, if one is, and disconnect.  Never raises."""
         self._is_open = False
         if self._work is not None:
             await ended(self._work, self._interrupt)
+        if self._task is not None:
+            await asyncio.wait([self._task])
         self._disconnect()
 
     def _interrupt(self) -> None:
         if self._connection is not None:
             self._connection.interrupt()
+
+    def _interrupt_for_nobody(self) -> None:
+        if all(asked.given_up for asked in self._searched):
+            self._interrupt()
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -89,16 +122,82 @@ class Searcher:
         except CAUGHT as error:
             self._log.debug("database_close_failed", error=str(error))
 
-    def _run(self, question: Question, view: Callable[[], View], expiry: Expiry, now: int) -> Answer:
-        """In the thread.  First the moment of the tables, then that of the rest: so nothing is in neither."""
+    async def _answer_all(self) -> None:
+        """Until nobody waits."""
+        try:
+            while self._waiting and self._is_open:
+                self._searched, self._waiting = self._waiting, []
+                self._work = asyncio.ensure_future(asyncio.to_thread(self._run, list(self._searched)))
+                await asyncio.wait([self._work])
+                self._tell(self._work.result())
+        finally:
+            self._work = self._task = None
+            for asked in self._waiting:
+                _answer(asked, StorageError("the store is closed"))
+            self._waiting = []
+
+    def _tell(self, answers: list[Answer | Exception]) -> None:
+        """Give the answers to the first of them; the others wait again."""
+        searched, self._searched = self._searched, []
+        self._waiting = searched[len(answers) :] + self._waiting
+        for asked, answer in zip(searched, answers, strict=False):
+            if isinstance(answer, CAUGHT):
+                if is_medium(answer):
+                    self._disconnect()  # the next search tries anew
+                told = translate("searching the database", answer)
+                told.__cause__ = answer
+                answer = told
+            _answer(asked, answer)
+
+    # -- in the thread
+
+    def _run(self, searched: list[Asked]) -> list[Answer | Exception]:
+        """Answers to at least the first of them, or what went wrong with it."""
+        answers: list[Answer | Exception] = []
+        until = time.monotonic() + TOGETHER_SECONDS
+        try:
+            connection, view = self._moment()
+            for asked in searched:
+                if answers and (time.monotonic() > until or not self._is_open or not connection.in_transaction):
+                    break
+                answers.append(_outcome(connection, asked, view))
+        except Exception as error:
+            answers.append(error)
+        finally:
+            self._end_reading()
+        return answers
+
+    def _moment(self) -> tuple[sqlite3.Connection, View]:
+        """First the moment of the tables, then that of the rest: so nothing is in neither."""
         if self._connection is None:
             self._connection = connect_reading(self._path, any_thread=True)
-        try:
-            begin_reading(self._connection)
-            return run(self._connection, question, view(), expiry, now)
-        finally:
-            if self._connection.in_transaction:  # some errors end it
+        begin_reading(self._connection)
+        return self._connection, self._view()
+
+    def _end_reading(self) -> None:
+        if self._connection is not None and self._connection.in_transaction:  # some errors end it
+            try:
                 self._connection.execute("ROLLBACK")
+            except CAUGHT:
+                self._disconnect()
+
+
+def _outcome(connection: sqlite3.Connection, asked: Asked, view: View) -> Answer | Exception:
+    if asked.given_up:
+        return StorageError("nobody waits for it")
+    try:
+        return run(connection, asked.question, view, asked.expiry, asked.now)
+    except Exception as error:
+        return error
+
+
+def _answer(asked: Asked, answer: Answer | Exception) -> None:
+    if asked.answer.done():
+        return
+    if isinstance(answer, Exception):
+        asked.answer.set_exception(answer)
+    else:
+        asked.answer.set_result(answer)
 
 
 def run(connection: sqlite3.Connection, question: Question, view: View, expiry: Expiry, now: int) -> Answer:

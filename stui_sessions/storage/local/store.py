@@ -71,7 +71,7 @@ class LocalStore:
         self._lock = FileLock(files.beside(self.path, ".lock"))
         self._tables = Tables(self.path, log)
         self._reader = Reader(self.path, log)
-        self._searcher = Searcher(self.path, log)
+        self._searcher = Searcher(self.path, lambda: self._unwritten.view(), log)
         self._is_open = False
         self._begin(Tally(), State(0, 0, list), Expiry())
 
@@ -331,7 +331,7 @@ class LocalStore:
             except StorageError as error:  # then there is more to correct
                 self._log.debug("settling_failed", error=str(error))
         with self._pins.hold():
-            return await self._searcher.search(question, self._unwritten.view, self._expiry, now)
+            return await self._searcher.search(question, self._expiry, now)
 
     async def log(self, since: int) -> AsyncIterator[Commit]:
         """See `Store.log`."""
