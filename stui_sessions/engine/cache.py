@@ -14,6 +14,10 @@ class Cache:
 
     Anything that is committed may be dropped at any time, unless a decision that waits
     for more has pinned it.
+
+    Who uses what is noted only while more than half of the limit is kept (by the engine,
+    which writes out `2 * bytes > limit` on its hot path): before that nothing has to go,
+    and to note it costs a tenth of a read.
     """
 
     def __init__(self, limit: int) -> None:

@@ -323,7 +323,11 @@ class Peer:
         return [reply.get("error_code", "ok") for reply in self.replies]
 
     def say(self, *lines: bytes | Overflow) -> None:
-        self.desk.call(self.dialogue.receive, lines)
+        """Lines come, all at once.  One alone has a way of its own, as in a connection."""
+        if len(lines) == 1 and isinstance(lines[0], bytes):
+            self.desk.call(self.dialogue.receive_one, lines[0] + b"\n")
+        else:
+            self.desk.call(self.dialogue.receive, lines)
 
     def ask(self, id: Any, command: str, /, **parameters: Any) -> None:
         self.say(request(id, command, **parameters))

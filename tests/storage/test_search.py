@@ -414,6 +414,9 @@ async def test_no_read_stays_open(local: LocalMaker) -> None:
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 
 
+LONG = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000) SELECT count(*) FROM n"
+
+
 def endless(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Searches that do not end of themselves; the event says that one has begun."""
     begun = threading.Event()
@@ -509,15 +512,18 @@ async def test_one_that_fails_or_is_given_up_harms_no_other(local: LocalMaker, m
     def some_fail(connection: sqlite3.Connection, question: Any, *others: Any) -> Any:
         begun.set()
         assert go_on.wait(10)
+        if question.limit == 1:
+            connection.execute(LONG).fetchall()
         if question.limit == 2:
+            connection.execute("ROLLBACK")  # as some errors do
             raise ValueError("a fault")
+        assert connection.in_transaction
         return run(connection, question, *others)
 
     monkeypatch.setattr(searcher, "run", some_fail)
     asked = [asyncio.ensure_future(found(store, listing(limit=n))) for n in (1, 2, 3, 4)]
     await asyncio.to_thread(begun.wait, 10)
     asked[2].cancel()
-    await asyncio.sleep(0)
     go_on.set()
     one, two, three, four = await asyncio.gather(*asked, return_exceptions=True)
     assert (one, four) == ([1], [1])

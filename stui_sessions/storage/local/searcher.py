@@ -158,7 +158,7 @@ class Searcher:
         try:
             connection, view = self._moment()
             for asked in searched:
-                if answers and (time.monotonic() > until or not self._is_open or not connection.in_transaction):
+                if answers and (time.monotonic() > until or not connection.in_transaction):  # some errors end it
                     break
                 answers.append(_outcome(connection, asked, view))
         except Exception as error:
