@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from stui_sessions.commands import REGISTRY
 from stui_sessions.domain.draft import Rules
-from stui_sessions.domain.entities import CLOSED, EXTERNAL, OWNER, Key
+from stui_sessions.domain.entities import CLOSED, EXTERNAL, OWNER, Key, session_key
 from stui_sessions.errors import StorageError
 from stui_sessions.gates.lines.dialogue import LOOK_AHEAD
 from stui_sessions.protocol.framing import OVERFLOW
@@ -226,11 +226,26 @@ def test_a_miss_is_loaded_and_then_decided(held_reads: Desk, peer: Peer) -> None
     peer.say(restore(1, "s2"))
     held_reads.settle()
     assert peer.replies == []
-    assert peer.dialogue.busy
+    assert not peer.dialogue.idle
     held_reads.store.reads.let_go()
     held_reads.settle()
     assert peer.codes == ["ok"]
     assert peer.dialogue.idle
+
+
+def test_what_comes_behind_one_that_waits_is_loaded_meanwhile(held_reads: Desk, peer: Peer) -> None:
+    """And no more than that is wanted."""
+    peer.say(restore(1, "s2"))
+    held_reads.settle()
+    assert not peer.dialogue.busy
+    peer.say(restore(2, "s3"))
+    held_reads.settle()
+    assert peer.dialogue.busy
+    assert session_key("", "s3") in held_reads.engine.loader._wanted
+    for _ in range(2):
+        held_reads.store.reads.let_go()
+        held_reads.settle()
+    assert (peer.ids, peer.codes) == ([1, 2], ["ok", "session_not_found"])
 
 
 def test_requests_stay_in_order_over_a_miss(held_reads: Desk, peer: Peer) -> None:

@@ -69,7 +69,7 @@ def test_blank_lines_use_up_turns_too(turns: Turns, desk: Desk) -> None:
 def test_whoever_holds_the_peer_is_told_when_nothing_undecided_is_left(turns: Turns, desk: Desk) -> None:
     """Blank lines send no reply, by which it could notice: it would never read again."""
     peer = desk.peer()
-    peer.say(*[b"\r"] * (TURN + 1))
+    peer.say(*[b"\r"] * (TURN + 2))
     assert peer.dialogue.busy
     turns.go()
     assert not peer.dialogue.busy

@@ -206,7 +206,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def held_up(self) -> bool:
-        """Nothing is read from it: something it sent is undecided, or it does not read."""
+        """Nothing is read from it: more than one request is undecided, or it does not read."""
         return self._dialogue.busy or self._dialogue.paused
 
     @property
@@ -324,7 +324,7 @@ class Connection(asyncio.Protocol):
 
     def _count_held(self) -> None:
         dialogue = self._dialogue
-        held = self._framer.buffered + self.unsent + (dialogue.backlog_bytes if dialogue.busy else 0)
+        held = self._framer.buffered + self.unsent + dialogue.backlog_bytes
         self._peers.buffered += held - self._held
         self._held = held
 

@@ -88,8 +88,11 @@ class Dialogue:
 
     @property
     def busy(self) -> bool:
-        """Requests are undecided: no more should be read for now."""
-        return bool(self.backlog)
+        """So much is undecided that no more should be read for now.
+
+        Behind one request that waits, one more is welcome: its loads can begin.
+        """
+        return self.backlog is not None and len(self.backlog) > 1
 
     @property
     def idle(self) -> bool:
@@ -105,6 +108,8 @@ class Dialogue:
         """Take lines as they came; decide what can be decided now."""
         if self.backlog:
             self.backlog.extend(lines)
+            if isinstance(self.backlog[0], Attempt):
+                self._look_ahead()
         elif self._waiting and self._held > HELD_LIMIT:
             self.backlog = deque(lines) or None  # until the commit has come, `release` goes on
         else:
