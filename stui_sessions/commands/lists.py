@@ -13,7 +13,7 @@ from stui_sessions.commands.shared import ROW_WEIGHT, Details
 from stui_sessions.commands.views import shaped, view
 from stui_sessions.domain.draft import Draft
 from stui_sessions.domain.entities import LIVE, Session
-from stui_sessions.domain.finding import Found, Listing, Position, Sort
+from stui_sessions.domain.finding import Listing, Position, Sort
 from stui_sessions.domain.lifecycle import STATUS_NAMES
 from stui_sessions.domain.manager import live_sessions
 from stui_sessions.errors import quote
@@ -154,8 +154,7 @@ def _page(draft: Draft, listing: Listing) -> tuple[list[Session], Position | Non
     rows: list[Session] = []
     end = listing.after
     while True:
-        found = draft.ask(replace(listing, after=end))
-        assert isinstance(found, Found)
+        found = draft.find(replace(listing, after=end))
         # Between the answer and now, the end of some may have come.
         rows += [s for s in found.sessions if listing.status != LIVE or draft.is_live(s)]
         end = found.next

@@ -17,7 +17,7 @@ from stui_sessions.commands.shared import (
 from stui_sessions.commands.views import shaped, view
 from stui_sessions.domain.draft import Draft, absent
 from stui_sessions.domain.entities import EXPIRED, LIVE, Damaged, Session, session_key
-from stui_sessions.domain.finding import MAX_MATCHES, Found, Reference
+from stui_sessions.domain.finding import MAX_MATCHES, Reference
 from stui_sessions.domain.lifecycle import STATUS_NAMES
 from stui_sessions.domain.manager import status_of
 from stui_sessions.domain.times import format_second
@@ -206,8 +206,7 @@ def _meant(draft: Draft, ref: str) -> list[Session]:
     """What a reference may mean, the most recently active first; as it is now, whatever the store has told."""
     tenant = draft.caller.tenant
     reference = Reference(tenant, ref if len(ref) >= MIN_PREFIX else "", ref, ref)
-    found = draft.ask(reference)
-    assert isinstance(found, Found)
+    found = draft.find(reference)
     now = draft.entities(session_key(tenant, s.session_id) for s in found.sessions)
     meant = [s for s in now if isinstance(s, Session) and reference.matches(s)]
     meant = [s for s in meant if draft.is_live(s) or (reference.prefix and s.session_id.startswith(ref))]

@@ -14,7 +14,6 @@ from stui_sessions.commands.views import as_record, data_of_record, view
 from stui_sessions.domain.admission import check_size
 from stui_sessions.domain.draft import Draft
 from stui_sessions.domain.entities import SessionData
-from stui_sessions.domain.finding import Found
 from stui_sessions.domain.labels import check_metadata, is_clean
 from stui_sessions.domain.moving import Needs, ask_for_import, import_one
 from stui_sessions.domain.times import slack_ms
@@ -50,8 +49,7 @@ class ExportResult(Struct):
 
 def export_sessions(draft: Draft, p: ExportParams) -> ExportResult:
     listing = listing_of(draft, p, p.cursor, p.limit, with_state=True)
-    found = draft.ask(listing)
-    assert isinstance(found, Found)
+    found = draft.find(listing)
     size, next_page = 0, found.next
     rows: list[ExportRow] = []
     for i, s in enumerate(found.sessions):

@@ -22,7 +22,7 @@ from stui_sessions.domain.entities import (
     external_key,
     session_key,
 )
-from stui_sessions.domain.finding import Answer, Found, Question, Reference
+from stui_sessions.domain.finding import Answer, Found, Listing, Question, Reference
 from stui_sessions.domain.limits import ClientLists, CreationRate
 from stui_sessions.domain.records import Record, Updated, Used, apply, updated, used
 from stui_sessions.domain.times import Expiry, Moment, slack_ms
@@ -164,6 +164,12 @@ class Draft(Struct, gc=False):
         self.commit = max(self.commit, commit)
         return answer
 
+    def find(self, question: Listing | Reference) -> Found:
+        """The sessions that the store has found; Missing if it has to be asked first."""
+        found = self.ask(question)
+        assert isinstance(found, Found)
+        return found
+
     def session(self, ref: Named | str, access: Access) -> Session:
         """The one look-up of a session, in whatever state it is; Refusal if there is none for this caller.
 
@@ -275,8 +281,7 @@ class Draft(Struct, gc=False):
         return self._holding([holder.session_id], external_id) if isinstance(holder, Holder) else []
 
     def _of_any_user(self, external_id: str) -> list[Session]:
-        found = self.ask(Reference(self.caller.tenant, external_id=external_id))
-        assert isinstance(found, Found)
+        found = self.find(Reference(self.caller.tenant, external_id=external_id))
         return self._holding([s.session_id for s in found.sessions], external_id)
 
     def _holding(self, session_ids: list[str], external_id: str) -> list[Session]:

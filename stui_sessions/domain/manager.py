@@ -29,7 +29,7 @@ from stui_sessions.domain.entities import (
     session_key,
     size_of_state,
 )
-from stui_sessions.domain.finding import Found, Listing
+from stui_sessions.domain.finding import Listing
 from stui_sessions.domain.indexes import (
     ask_for_names,
     check_external_id,
@@ -90,8 +90,7 @@ def last_expired(draft: Draft, user_id: str, client_id: str) -> Session | None:
     if key is None:
         return None
     question = Listing(*(draft.caller.tenant, EXPIRED, "last_activity", True, 1), client_id=client_id, user_id=user_id)
-    found = draft.ask(question)
-    assert isinstance(found, Found)
+    found = draft.find(question)
     noted = draft.entities(s.key for s in found.sessions)  # they may have changed since
     overdue = draft.sessions_of(draft.entity(key))
     expired = [s for s in (*noted, *overdue) if isinstance(s, Session) and status_of(draft, s) == EXPIRED]
