@@ -23,6 +23,9 @@ from tests.support.server import ServerProcess
 PATIENT = ("--journal-limit", "4GiB", "--resident-limit", "4GiB", "--snapshot-interval", "3600")
 """Nothing makes this server write its tables."""
 
+STEP_SECONDS = 0.2
+"""Of load, until the log is looked at again."""
+
 
 def leave_log(directory: Path, sessions: int, size: int) -> None:
     """A killed server's database of so many sessions, with so many bytes of log that the tables do not have."""
@@ -33,7 +36,8 @@ def leave_log(directory: Path, sessions: int, size: int) -> None:
     with server:
         while (behind := _behind(server)) < size:
             seed += 1
-            updates += 2 * asyncio.run(load(server.port, ["update_session_state"], sessions, 2, 50, 16, seed))
+            rate = asyncio.run(load(server.port, ["update_session_state"], sessions, STEP_SECONDS, 50, 16, seed))
+            updates += STEP_SECONDS * rate
         server.kill()
     print(
         f"{sessions} sessions, {updates:.0f} updates: {behind / 2**20:.0f} MiB of log that the tables lack", flush=True
