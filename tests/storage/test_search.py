@@ -531,6 +531,20 @@ async def test_one_that_fails_or_is_given_up_harms_no_other(local: LocalMaker, m
     assert isinstance(three, asyncio.CancelledError)
 
 
+async def test_a_search_that_gets_no_thread_is_told(local: LocalMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await holding(local, {})
+
+    async def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(searcher.asyncio, "to_thread", refuse)
+        for refused in await asyncio.gather(*(found(store, listing()) for _ in range(2)), return_exceptions=True):
+            assert isinstance(refused, StorageError)
+            assert "can't start new thread" in str(refused)
+    assert await found(store, listing()) == [1]
+
+
 async def test_after_an_io_error_the_next_search_works(local: LocalMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     store = await holding(local, {})
     await found(store, listing())

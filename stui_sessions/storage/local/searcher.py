@@ -129,7 +129,8 @@ class Searcher:
                 self._searched, self._waiting = self._waiting, []
                 self._work = asyncio.ensure_future(asyncio.to_thread(self._run, list(self._searched)))
                 await asyncio.wait([self._work])
-                self._tell(self._work.result())
+                fault = self._work.exception()  # no thread could be had
+                self._tell(self._work.result() if fault is None else [StorageError(f"searching the database: {fault}")])
         finally:
             self._work = self._task = None
             for asked in self._waiting:
