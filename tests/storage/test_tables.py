@@ -450,3 +450,24 @@ async def test_a_session_in_use_keeps_its_place_until_that_has_come(local: Local
     scribe.use(scribe.session(1))
     await scribe.commit()
     assert await due() == [T0 + 120_000]
+
+
+async def test_a_number_that_was_never_given_is_not_looked_for(
+    local: LocalMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An import asks for very many: each look-up in vain takes a way to the thread and back."""
+    store, scribe = await opened(local)
+    scribe.create(1, session_id="session_1_7_a")
+    await scribe.commit()
+    await store.flush()
+    fetch, asked = store._reader.fetch, []
+
+    async def noted(sql: str, parameters: Any) -> Any:
+        asked.append("number" if "number IN" in sql else "id")
+        return await fetch(sql, parameters)
+
+    monkeypatch.setattr(store._reader, "fetch", noted)
+    for session_id, looked_for in (("session_1_7_a", ["number"]), ("session_2_7_a", ["id"])):
+        await store.read([session_key("", session_id)])
+        assert asked == looked_for
+        asked.clear()

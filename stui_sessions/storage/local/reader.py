@@ -1,7 +1,7 @@
 """The reading side of the tables: one read-only connection, beside the writing one."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ CACHE_KIB = 8 * 1024
 
 
 class Reader:
-    """Reads entities by their keys."""
+    """Reads entities by their keys.  `last_number()`: see `LookUp`."""
 
-    def __init__(self, path: Path, log: Log) -> None:
+    def __init__(self, path: Path, last_number: Callable[[], int], log: Log) -> None:
         self._path = path
+        self._last_number = last_number
         self._log = log
         self._connection: aiosqlite.Connection | None = None
 
@@ -57,7 +58,7 @@ class Reader:
 
     async def read(self, keys: Sequence[Key]) -> dict[Key, Entity]:
         """What the tables have under each key."""
-        look_up = LookUp(keys, self._log)
+        look_up = LookUp(keys, self._log, self._last_number())
         steps = look_up.steps()
         try:
             query = next(steps)

@@ -70,7 +70,7 @@ class LocalStore:
         self._log = log
         self._lock = FileLock(files.beside(self.path, ".lock"))
         self._tables = Tables(self.path, log)
-        self._reader = Reader(self.path, log)
+        self._reader = Reader(self.path, lambda: self._state.last_number, log)
         self._searcher = Searcher(self.path, lambda: self._unwritten.view(), log)
         self._is_open = False
         self._begin(Tally(), State(0, 0, list), Expiry())
