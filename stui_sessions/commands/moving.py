@@ -13,7 +13,7 @@ from stui_sessions.commands.shared import WRITING_ERRORS
 from stui_sessions.commands.views import as_record, data_of_record, view
 from stui_sessions.domain.admission import check_size
 from stui_sessions.domain.draft import Draft
-from stui_sessions.domain.entities import SessionData
+from stui_sessions.domain.entities import SessionData, size_of_state
 from stui_sessions.domain.labels import check_metadata, is_clean
 from stui_sessions.domain.moving import Needs, ask_for_import, import_one
 from stui_sessions.domain.times import slack_ms
@@ -158,7 +158,7 @@ def import_sessions(draft: Draft, p: ImportParams) -> ImportResult:
 
 
 def _size_of(row: SessionData) -> int:
-    return len(row.session_state) + len(row.workspace_context) + len(row.inspector_state) + len(row.object_registry)
+    return size_of_state(row.session_state, row.workspace_context, row.inspector_state, row.object_registry)
 
 
 def _read(checksum: str, text: bytes) -> SessionData | Refusal:

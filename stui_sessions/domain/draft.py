@@ -124,7 +124,7 @@ class Draft(Struct, gc=False):
 
     def entity(self, key: Key) -> Entity:
         """What is under `key`, as this draft sees it; Missing if it has to be loaded."""
-        if (self.changes or self.uses) and (staged := (self.after or self.staged()).get(key)) is not None:
+        if (self.changes or self.uses) and (staged := self.staged().get(key)) is not None:
             return staged
         entity = self.known.get(key)
         if entity is None:

@@ -212,5 +212,5 @@ def session_of(d: SessionData, key: Key, version: int, commit: int) -> Session:
         registry,
         d.about,
         d.active_at,
-        len(state) + len(workspace) + len(inspector) + len(registry),
+        size_of_state(state, workspace, inspector, registry),
     )

@@ -15,9 +15,8 @@ class Cache:
     Anything that is committed may be dropped at any time, unless a decision that waits
     for more has pinned it.
 
-    Who uses what is noted only while more than half of the limit is kept (by the engine,
-    which writes out `2 * bytes > limit` on its hot path): before that nothing has to go,
-    and to note it costs a tenth of a read.
+    Who uses what is noted only while more than half of the limit is kept: before that
+    nothing has to go, and to note it costs a tenth of a read.
     """
 
     def __init__(self, limit: int) -> None:
@@ -30,10 +29,17 @@ class Cache:
         self._pins: dict[Key, int] = {}
 
     def note_use(self, entities: Iterable[Entity]) -> None:
-        """These were looked at."""
-        move = self.entities.move_to_end
+        """These were looked at, and memory may run short."""
         for entity in entities:
-            move(entity.key)
+            self.entities.move_to_end(entity.key)
+
+    def renew(self, entity: Entity, growth: int = 0) -> None:
+        """Keep a newer form of what is there, which takes so many bytes more.  The hot path of `put`."""
+        self.entities[entity.key] = entity
+        if 2 * self.bytes > self.limit:
+            self.entities.move_to_end(entity.key)
+        if growth:
+            self.grow(entity.key, growth)
 
     def put(self, entity: Entity) -> None:
         """Keep it, in the place of what was there."""

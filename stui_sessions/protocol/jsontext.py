@@ -28,9 +28,6 @@ _LONG_INTEGER = re.compile(rb"(?<![0-9])[0-9]{309}")  # the look back keeps it l
 _STRIDE = 19
 _DIGITS_LEFT = re.compile(rb"[0-9]{16}")
 """What 309 digits in a row leave, at least, of every 19th byte.  To look at all of a line of 128 KiB costs 3 ms."""
-_STATE_LEVEL = 2
-"""A state object lies in the parameters, and they in the request."""
-
 _NOT_A_NUMBER = re.compile(rb"[\s,:\[{]-?(?:NaN|Infinity|nan|inf)")
 
 
@@ -68,11 +65,6 @@ def check_value(text: bytes, value: Any, max_depth: int, level: int = 0, shallow
     if len(text) > SHORT_DIGITS and _DIGITS_LEFT.search(text[::_STRIDE]) and _LONG_INTEGER.search(text):
         _check_integers(text)
     return _check_keys(text, value) if b":" in text else 0
-
-
-def colons_of(text: bytes, value: Any, max_depth: int) -> int:
-    """The colons in the text of a state object once it is checked: no fewer than its keys.  Raises Refusal."""
-    return check_value(text, value, max_depth, _STATE_LEVEL)
 
 
 def depth_exceeds(text: bytes, value: Any, limit: int) -> bool:

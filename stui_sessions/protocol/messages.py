@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw, Struct
 
 from stui_sessions.errors import Refusal
 from stui_sessions.protocol.explain import check_id, explain
-from stui_sessions.protocol.jsontext import SHORT_DIGITS, StateText, check_text, colons_of, decode_any
+from stui_sessions.protocol.jsontext import SHORT_DIGITS, StateText, check_text, check_value, decode_any
 from stui_sessions.protocol.registry import Registry, Request
 
 NULL_ID = Raw(b"null")
@@ -22,6 +22,9 @@ _STRING_ID = (b'{"id":"', b'{"id": "')
 
 _FIRST_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*("(?:[^"\\]|\\.)*"|[-+.0-9eE]+)\s*,')
 _UNDECODABLE = frozenset({"lone_surrogate", "too_deep"})
+
+_STATE_LEVEL = 2
+"""A state object lies in the parameters, and they in the request."""
 
 
 class WireLimits(Struct):
@@ -119,7 +122,9 @@ class Codec:
                     setattr(parameters, command.main_state, state)
                     # A short text is neither too deep nor has it room for a huge integer.
                     is_short = len(state.text) <= limits.short_text
-                    keys += 1 + (len(value) if is_short else colons_of(state.text, value, limits.max_depth))
+                    keys += 1 + (
+                        len(value) if is_short else check_value(state.text, value, limits.max_depth, _STATE_LEVEL)
+                    )
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise self._malformed(line, error) from None
         except Refusal as refusal:

@@ -36,11 +36,17 @@ def names(cache: Cache) -> list[str]:
 
 
 def test_the_longest_unused_goes_first() -> None:
-    cache = a_cache(*(a_session(name) for name in "abcd"))
-    cache.entities.move_to_end(session_key("", "a"))
-    cache.limit = 2 * a_session("a").cost
+    cache = a_cache(*(a_session(name) for name in "abcd"), limit=2 * a_session("a").cost)
+    cache.note_use([a_session("a")])
+    cache.renew(a_session("b"))
     cache.trim(1)
-    assert names(cache) == ["d", "a"]
+    assert names(cache) == ["a", "b"]
+
+
+def test_the_order_of_use_is_kept_only_where_something_may_have_to_go() -> None:
+    cache = a_cache(*(a_session(name) for name in "abcd"), limit=8 * a_session("a").cost)
+    cache.renew(a_session("a"))
+    assert names(cache) == ["a", "b", "c", "d"]
 
 
 def test_what_is_put_again_is_used() -> None:
@@ -151,10 +157,11 @@ class Caching(RuleBasedStateMachine):
         if isinstance(before, Session):
             state = b"x" * size
             after = replace(before, session_state=state, state_bytes=size)
-            self.cache.entities[key] = after
-            self.cache.entities.move_to_end(key)
-            self.cache.grow(key, after.state_bytes - before.state_bytes)
-            self._hold(after)
+            if 2 * self.cache.bytes > self.cache.limit:
+                self._hold(after)
+            else:  # nothing has to go before long, so nobody notes who uses what
+                self.held[key] = after
+            self.cache.renew(after, after.state_bytes - before.state_bytes)
 
     @rule(name=st.sampled_from(NAMES))
     def drop(self, name: str) -> None:

@@ -135,9 +135,8 @@ async def test_what_failed_last_is_not_there_after_a_clean_stop(local: LocalMake
     await scribe.check([session_key("", "session_2_1756549800_15838")])
 
 
-async def test_a_cancelled_commit_gives_way_to_the_next(local: LocalMaker) -> None:
-    """Its write goes on; the next one of the same number waits for that, and takes its place."""
-    store, scribe = await opened(local)
+def hold_a_sync(local: LocalMaker) -> tuple[threading.Event, threading.Event]:
+    """The next sync takes until it is told to go on: what says that it has begun, and what lets it go on."""
     begun, go_on = threading.Event(), threading.Event()
 
     def slow(operation: str, *_: object) -> None:
@@ -147,6 +146,13 @@ async def test_a_cancelled_commit_gives_way_to_the_next(local: LocalMaker) -> No
             assert go_on.wait(10)
 
     local.disk.faults.append(slow)
+    return begun, go_on
+
+
+async def test_a_cancelled_commit_gives_way_to_the_next(local: LocalMaker) -> None:
+    """Its write goes on; the next one of the same number waits for that, and takes its place."""
+    store, scribe = await opened(local)
+    begun, go_on = hold_a_sync(local)
     scribe.create(2, session_state=padding(3000))
     commit = asyncio.ensure_future(store.commit(scribe.batch()))
     await asyncio.to_thread(begun.wait, 10)
@@ -166,15 +172,7 @@ async def test_a_cancelled_commit_gives_way_to_the_next(local: LocalMaker) -> No
 async def test_a_commit_cancelled_while_it_waits_for_a_cancelled_one(local: LocalMaker) -> None:
     """The one behind both still waits for the write that goes on."""
     store, scribe = await opened(local)
-    begun, go_on = threading.Event(), threading.Event()
-
-    def slow(operation: str, *_: object) -> None:
-        if operation == "sync":
-            local.disk.faults.clear()
-            begun.set()
-            assert go_on.wait(10)
-
-    local.disk.faults.append(slow)
+    begun, go_on = hold_a_sync(local)
     assert store._journal is not None
     waits, settled = asyncio.Event(), store._journal._settled
 

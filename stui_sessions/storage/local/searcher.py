@@ -90,9 +90,8 @@ class Searcher:
             return await asked.answer
         except asyncio.CancelledError:
             asked.given_up = True
-            if (
-                asked in self._searched and self._work is not None
-            ):  # what it looks at is held as long as it is waited for
+            if asked in self._searched and self._work is not None:
+                # The caller holds what the search looks at until this returns.
                 await ended(self._work, self._interrupt_for_nobody)
             raise
 
