@@ -82,7 +82,10 @@ class Committer:
             engine.cache.trim(engine.committed)
 
     def _recovered(self) -> None:
-        self._failing, self._well = False, None
+        self._well = None
+        if self.damage is not None:  # found by others meanwhile
+            return
+        self._failing = False
         self._log.info("storage.recovered")
 
     def _note_failure(self, error: StorageError) -> None:

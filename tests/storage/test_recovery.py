@@ -220,3 +220,25 @@ def test_changes_that_are_no_json(replaces: tuple[bool, ...]) -> None:
     records = [Updated(s.key, n, T0, "", 1, n, replaces[n], b"{") for n in range(len(replaces))]
     with pytest.raises(StorageDamaged, match="do not go together"):
         replay._applied(s, list(records), 2)
+
+
+async def test_a_question_that_waits_for_the_rest_is_told_of_the_close(
+    local: LocalMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = await killed(local)
+    monkeypatch.setattr(start, "AT_ONCE", 10)
+
+    async def never(_: object) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(recovery.Recovery, "_resolve_rest", never)
+    store = local.at(path)
+    await store.open()
+    asked = asyncio.ensure_future(store.query(LIST, T0))
+    await asyncio.sleep(0)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await store.close(clean=True)
+    async with asyncio.timeout(10):
+        with pytest.raises(StorageError, match="closed"):
+            await asked

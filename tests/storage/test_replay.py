@@ -11,7 +11,8 @@ import pytest
 from stui_sessions.domain.entities import CLOSED, EXPIRED, About
 from stui_sessions.domain.finding import Counts
 from stui_sessions.errors import StartError, StorageError
-from stui_sessions.storage.local import LocalStore, statements
+from stui_sessions.storage import files
+from stui_sessions.storage.local import LocalStore, segments, statements
 from stui_sessions.storage.local import writebehind as writebehind_module
 from tests.storage.contract.test_query import Crowd, counted
 from tests.storage.stores import T0, LocalMaker, Scribe, leave
@@ -279,6 +280,9 @@ async def test_a_commit_that_comes_while_the_store_is_closed(local: LocalMaker) 
 
     store._behind.stop = late  # type: ignore[method-assign]
     await store.close(clean=True)
+    with closing(sqlite3.connect(store.path)) as connection:
+        assert connection.execute("SELECT value FROM meta WHERE key = 'needs_log'").fetchone() == (1,)
+    assert not (files.beside(store.path, ".log") / segments.CLOSED).exists()
     store = scribe.store = local.at(store.path)
     assert (await store.open()).commit == 2
     await scribe.check()

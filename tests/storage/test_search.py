@@ -453,6 +453,42 @@ async def test_a_cancelled_search_ends(local: LocalMaker, monkeypatch: pytest.Mo
     assert await found(store, listing()) == [1]
 
 
+async def test_a_cancelled_search_ends_though_others_wait_behind_it(
+    local: LocalMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await holding(local, {})
+    run, begun = searcher.run, threading.Event()
+
+    def endless_at_first(connection: sqlite3.Connection, question: Any, *others: Any) -> Any:
+        if question.limit == 1:
+            begun.set()
+            return connection.execute(ENDLESS).fetchall()
+        return run(connection, question, *others)
+
+    monkeypatch.setattr(searcher, "run", endless_at_first)
+    asked, behind = (asyncio.ensure_future(found(store, listing(limit=n))) for n in (1, 2))
+    await asyncio.to_thread(begun.wait, 10)
+    asked.cancel()
+    async with asyncio.timeout(10):
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        assert await behind == [1]
+
+
+async def test_an_interrupt_that_comes_late_harms_no_other(local: LocalMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await holding(local, {})
+    run, count = searcher.run, itertools.count()
+
+    def interrupted(connection: sqlite3.Connection, *others: Any) -> Any:
+        if next(count) == 0:
+            threading.Timer(0.05, connection.interrupt).start()
+            return connection.execute(ENDLESS).fetchall()
+        return run(connection, *others)
+
+    monkeypatch.setattr(searcher, "run", interrupted)
+    assert await found(store, listing()) == [1]
+
+
 @pytest.mark.parametrize("call", ["load", "commit"])
 async def test_nothing_waits_behind_a_search(local: LocalMaker, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     store = await holding(local, {})

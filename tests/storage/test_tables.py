@@ -471,3 +471,17 @@ async def test_a_number_that_was_never_given_is_not_looked_for(
         await store.read([session_key("", session_id)])
         assert asked == looked_for
         asked.clear()
+
+
+async def test_damage_that_is_met_again_and_again_keeps_nothing_in_memory(local: LocalMaker) -> None:
+    """An exception that is raised again keeps all the frames that it passed, and what these hold."""
+    store, scribe = await opened(local)
+    scribe.create(1)
+    await scribe.commit()
+    damage = store._tables.damage = StorageDamaged("broken")
+    for _ in range(2):
+        with pytest.raises(StorageDamaged, match="broken"):
+            await store.flush()
+        with pytest.raises(StorageDamaged, match="broken"):
+            await store.commit(Batch(2, [], {}, {}))
+    assert damage.__traceback__ is None

@@ -36,6 +36,7 @@ class Recovery:
         self._work: asyncio.Task[None] | None = None
         self._done = asyncio.Event()
         self._damage = ""  # what ended it before its time
+        self._is_stopped = False
 
     def start(self) -> None:
         """Take over what the replay has, and go on with the rest."""
@@ -53,10 +54,14 @@ class Recovery:
         if work is not None:
             work.cancel()
             await asyncio.wait([work])
+        self._is_stopped = not self._done.is_set()
+        self._done.set()
 
     async def done(self) -> None:
         """Until nothing is left.  StorageDamaged if that cannot be: the log and the tables do not go together."""
         await self._done.wait()
+        if self._is_stopped:
+            raise StorageError("the store is closed")
         if self._damage:
             raise StorageDamaged(self._damage)
 

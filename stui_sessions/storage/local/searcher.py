@@ -30,7 +30,7 @@ from stui_sessions.domain.finding import (
 from stui_sessions.domain.times import Expiry
 from stui_sessions.errors import StorageError
 from stui_sessions.storage.background import ended
-from stui_sessions.storage.border import CAUGHT, Log, is_medium, translate
+from stui_sessions.storage.border import CAUGHT, Log, is_medium, primary_code, translate
 from stui_sessions.storage.counting import bare, due_at
 from stui_sessions.storage.local import queries
 from stui_sessions.storage.local.lists import decoded, listed, rows
@@ -71,6 +71,8 @@ class Searcher:
         self._waiting: list[Asked] = []
         self._searched: list[Asked] = []
         """What is in the thread."""
+        self._running: Asked | None = None
+        """The one of them that is searched for now; set by the thread."""
         self._work: asyncio.Future[list[Answer | Exception]] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -109,7 +111,8 @@ class Searcher:
             self._connection.interrupt()
 
     def _interrupt_for_nobody(self) -> None:
-        if all(asked.given_up for asked in self._searched):
+        """End the search that is running, if nobody waits for it any more."""
+        if self._running is not None and self._running.given_up:
             self._interrupt()
 
     def _disconnect(self) -> None:
@@ -132,9 +135,9 @@ class Searcher:
                 self._tell(self._work.result() if fault is None else [StorageError(f"searching the database: {fault}")])
         finally:
             self._work = self._task = None
-            for asked in self._waiting:
+            for asked in (*self._searched, *self._waiting):
                 _answer(asked, StorageError("the store is closed"))
-            self._waiting = []
+            self._searched, self._waiting = [], []
 
     def _tell(self, answers: list[Answer | Exception]) -> None:
         """Give the answers to the first of them; the others wait again."""
@@ -152,7 +155,7 @@ class Searcher:
     # -- in the thread
 
     def _run(self, searched: list[Asked]) -> list[Answer | Exception]:
-        """Answers to at least the first of them, or what went wrong with it."""
+        """Answers to the first of them, or what went wrong with each; the others are to come again."""
         answers: list[Answer | Exception] = []
         until = time.monotonic() + TOGETHER_SECONDS
         try:
@@ -160,10 +163,15 @@ class Searcher:
             for asked in searched:
                 if answers and (time.monotonic() > until or not connection.in_transaction):  # some errors end it
                     break
-                answers.append(_outcome(connection, asked, view))
+                self._running = asked
+                outcome = _outcome(connection, asked, view)
+                if _is_interrupt(outcome) and self._is_open and not asked.given_up:
+                    break  # that was meant for the one before
+                answers.append(outcome)
         except Exception as error:
             answers.append(error)
         finally:
+            self._running = None
             self._end_reading()
         return answers
 
@@ -175,7 +183,7 @@ class Searcher:
         return self._connection, self._view()
 
     def _end_reading(self) -> None:
-        if self._connection is not None and self._connection.in_transaction:  # some errors end it
+        if self._connection is not None and self._connection.in_transaction:
             try:
                 self._connection.execute("ROLLBACK")
             except CAUGHT:
@@ -189,6 +197,10 @@ def _outcome(connection: sqlite3.Connection, asked: Asked, view: View) -> Answer
         return run(connection, asked.question, view, asked.expiry, asked.now)
     except Exception as error:
         return error
+
+
+def _is_interrupt(outcome: Answer | Exception) -> bool:
+    return isinstance(outcome, Exception) and primary_code(outcome) == sqlite3.SQLITE_INTERRUPT
 
 
 def _answer(asked: Asked, answer: Answer | Exception) -> None:

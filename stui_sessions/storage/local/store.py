@@ -198,6 +198,7 @@ class LocalStore:
         while not self._unwritten.is_empty:
             await self._behind.flush()
         await self._behind.stop()
+        self._is_open = False
         in_tables, ordinal = self._behind.tables_commit, self._journal.segments[-1].ordinal
         more = self._state.commit > in_tables  # a commit has come in between
         await self._tables.note(
@@ -245,8 +246,7 @@ class LocalStore:
         journal, behind = self._opened()
         if batch.number != self._state.commit + 1:  # a gap would stop the next start
             raise ValueError(f"commit {batch.number} after {self._state.commit}")
-        if self._tables.damage is not None:
-            raise self._tables.damage
+        self._tables.check_sound()
         while behind.is_full():
             await behind.make_room()
         await self._refuse_stale(batch)

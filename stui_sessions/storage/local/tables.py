@@ -66,14 +66,18 @@ class Tables:
     async def _current(self) -> aiosqlite.Connection:
         if not self.is_open:
             raise StorageError("the store is closed")
-        if self.damage is not None:
-            raise self.damage
+        self.check_sound()
         if self._connection is None:  # given up after an I/O error
             async with self._connecting:  # several statements may find it so
                 if self._connection is None:
                     self._connection = await self._connect()
                     self._log.info("database_reopened")
         return self._connection
+
+    def check_sound(self) -> None:
+        """StorageDamaged, if damage was found; a new one, for one that is raised again keeps all frames it passed."""
+        if self.damage is not None:
+            raise StorageDamaged(str(self.damage))
 
     async def execute(self, statement: Statement) -> None:
         """Run a statement.  StorageError: it changed nothing, or not all of it."""
