@@ -207,7 +207,7 @@ class App:
                 connections=len(self.peers.all),
                 journal_bytes=usage.behind,
                 database_bytes=usage.disk,
-                resident_sessions=len(cache.entities),
+                resident_sessions=cache.sessions,
                 resident_bytes=cache.bytes,
             ),
         )

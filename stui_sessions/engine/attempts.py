@@ -24,7 +24,7 @@ class Decided(Struct, gc=False):
     wrote: bool = False
     only_used: bool = False  # what it wrote is nothing but the use of sessions
     weight: int = ITEM_WEIGHT  # bytes of memory, about
-    again: "bytes | Request | None" = None  # what to decide again, the gate's to note; None where there is nothing
+    again: Any = None  # what to decide again, the gate's own; None where there is nothing
 
 
 @final
@@ -47,6 +47,7 @@ class Attempt:
         "refusal",
         "request",
         "resume",
+        "weight",
     )
 
     def __init__(self, request: Request, caller: Caller, resume: Callable[[], None]) -> None:
@@ -68,6 +69,8 @@ class Attempt:
         """The result of an operation, once it has one."""
         self.forgiving = False
         """See `Draft.forgiving`."""
+        self.weight = ITEM_WEIGHT
+        """Bytes of memory that its request takes, about; the gate's to set."""
 
     def ask_again(self) -> None:
         """Something before it is decided again: what the store has answered, or answers now, may lack that."""

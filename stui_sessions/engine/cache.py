@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from stui_sessions.domain.entities import Entity, Key
+from stui_sessions.domain.entities import Entity, Key, Session
 
 LOOKED_AT = 1000
 """Entities that one trim looks at, so that it is short."""
@@ -25,6 +25,8 @@ class Cache:
         self.entities: OrderedDict[Key, Entity] = OrderedDict()
         self.bytes = 0
         """Memory that they take, about."""
+        self.sessions = 0
+        """How many of them are sessions."""
         self.pinned_bytes = 0
         self._pins: dict[Key, int] = {}
 
@@ -46,7 +48,9 @@ class Cache:
         key, growth = entity.key, entity.cost
         before = self.entities.get(key)
         self.entities[key] = entity
+        self.sessions += type(entity) is Session
         if before is not None:
+            self.sessions -= type(before) is Session
             self.entities.move_to_end(key)
             growth -= before.cost
         self.grow(key, growth)
@@ -56,6 +60,7 @@ class Cache:
         for key in keys:
             entity = self.entities.pop(key, None)
             if entity is not None:
+                self.sessions -= type(entity) is Session
                 self.bytes -= entity.cost
                 if key in self._pins:
                     self.pinned_bytes -= entity.cost
@@ -95,4 +100,5 @@ class Cache:
             if entity.commit > committed or key in pins:
                 entities[key] = entity
             else:
+                self.sessions -= type(entity) is Session
                 self.bytes -= entity.cost

@@ -6,7 +6,7 @@ The way of a good request is short; everything that explains a bad one is in
 
 import re
 from collections.abc import Iterable
-from typing import Any, Literal, TypeGuard, final
+from typing import Any, Literal, final
 
 import msgspec
 from msgspec import UNSET, Raw, Struct
@@ -89,11 +89,6 @@ class Codec:
         self.registry = registry
         self.limits = limits
         self._decode_line = registry.decode_line
-        self._request_types = registry.request_types
-
-    def is_request(self, item: object) -> TypeGuard[Request]:
-        """`item` is what `decode` made of a line."""
-        return isinstance(item, self._request_types)
 
     def decode(self, line: bytes) -> Request:
         """The request on `line`; raises Malformed.
@@ -176,7 +171,7 @@ def _are_shallow(texts: Iterable[bytes], max_depth: int) -> bool:
 def _is_plain_id(request: Request) -> bool:
     """The id is a string in ASCII, or a number short enough to be in range; False proves nothing.
 
-    It is all of a request that is not decoded.
+    Of a request with no more colons than the keys we know of, it is all that was not decoded.
     """
     id = bytes(request.id)
     return (id.startswith(b'"') and id.isascii()) or (id.isdigit() and len(id) < SHORT_DIGITS)

@@ -159,9 +159,9 @@ class Registry:
             command.registry = self
         self.levels = max((command.levels for command in self), default=0)
         """The most of `Command.levels`."""
-        self.request_types = tuple(_request_type(command) for command in self)
+        types_of_requests = tuple(_request_type(command) for command in self)
         self.decode_line: Callable[[bytes], Request] = msgspec.json.Decoder(
-            Union[self.request_types]  # noqa: UP007 - made at run time
+            Union[types_of_requests]  # noqa: UP007 - made at run time
         ).decode
 
     def __iter__(self) -> Iterator[Command]:

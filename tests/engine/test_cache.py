@@ -195,7 +195,8 @@ class Caching(RuleBasedStateMachine):
         assert list(self.cache.entities.items()) == list(self.held.items())
 
     @invariant()
-    def the_bytes_are_exact(self) -> None:
+    def what_is_counted_is_exact(self) -> None:
+        assert self.cache.sessions == sum(isinstance(entity, Session) for entity in self.held.values())
         assert self.cache.bytes == sum(entity.cost for entity in self.held.values())
         assert self.cache.pinned_bytes == sum(entity.cost for key, entity in self.held.items() if self.pins[key])
 

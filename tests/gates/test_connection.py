@@ -221,7 +221,61 @@ def test_a_line_that_we_do_not_read_is_not_late(held: Desk, watched: Peers, line
     assert line.codes == ["ok", "ok", "ok"]
 
 
+# -- a line in a piece of its own
+
+
+def test_lines_that_come_one_by_one_are_read_no_faster_than_decided(held: Desk, line: Line) -> None:
+    for reading in (True, False):
+        line.say(BIG)
+        assert line.transport.reading is reading
+    read(held)
+    assert (line.transport.reading, line.codes) == (True, ["ok", "ok"])
+
+
+def test_the_tail_of_a_line_that_was_too_long_is_no_request(desk: Desk, line: Line) -> None:
+    line.say(b"x" * (desk.codec.limits.max_message_bytes + 1))
+    line.say(PING)
+    line.say(PING)
+    assert line.codes == ["message_too_large", "ok"]
+
+
+def test_a_line_that_is_too_long_by_a_byte(desk: Desk, line: Line) -> None:
+    limit = desk.codec.limits.max_message_bytes
+    for longer, code in ((0, "ok"), (1, "message_too_large")):
+        line.say(PING[:-1] + b" " * (limit + longer - len(PING) + 1) + b"\n")
+        assert line.codes[-1] == code
+
+
 # -- memory
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_undecided_requests_are_counted_with_all_that_they_hold(
+    held: Desk, peers: Peers, line: Line, pieces: int
+) -> None:
+    """The line, which the id of the reply is a view of, and what was copied from it; also of one decoded early."""
+    update = request(1, "update_session_state", session_id="big", state_data={"a": "x" * 50_000}) + b"\n"
+    cut = len(update) // pieces
+    for n in (1, 2):
+        line.say(*(update[at : at + cut] for at in range(0, len(update), cut)))
+        assert n * 100_000 < peers.buffered < n * 101_000
+    read(held)
+    held.store.commits.let_go()
+    held.settle()
+    assert (line.codes, peers.buffered) == (["ok", "ok"], 0)
+
+
+def test_one_that_was_decoded_early_and_waits_in_its_turn_is_counted(held: Desk, peers: Peers, line: Line) -> None:
+    state = {"a": "x" * 50_000}
+    line.say(BIG)
+    line.say(request(2, "update_session_state", external_id="x", state_data=state) + b"\n")
+    held.store.queries.closed = True
+    read(held)  # now the second one asks the store
+    assert held.store.queries.waiting
+    assert 100_000 < peers.buffered < 101_000
+    held.store.queries.let_go()
+    held.settle()
+    assert (line.codes, peers.buffered) == (["ok", "session_not_found"], 0)
 
 
 def test_what_is_buffered_is_counted_and_given_back(desk: Desk, peers: Peers, line: Line) -> None:

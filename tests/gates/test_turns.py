@@ -247,3 +247,15 @@ def test_whatever_waits_for_a_commit_is_bounded(big: Desk, line: bytes) -> None:
     while big.in_flight:
         big.succeed()
     assert not peer.dialogue.busy
+
+
+def test_whoever_holds_the_peer_is_told_when_but_one_is_left(turns: Turns, desk: Desk) -> None:
+    """That one waits for the disk, and one more may be read meanwhile."""
+    peer = desk.peer()
+    desk.store.reads.closed = True
+    peer.say(*[b"\r"] * (TURN + 1), request(1, "restore_session", session_id="far"))
+    assert peer.dialogue.busy
+    turns.go()
+    assert not peer.dialogue.busy
+    turns.go()
+    assert (peer.drained, peer.replies) == (1, [])

@@ -109,8 +109,6 @@ def test_what_follows_from_the_types() -> None:
 
 def test_a_line_is_decoded_in_one_step() -> None:
     request = CODEC.decode(line(session_id="s", colour="blue", plan={"a": 1}))
-    assert CODEC.is_request(request)
-    assert not CODEC.is_request(b"")
     assert request.command is PAINT
     assert (request.parameters.colour, request.parameters.coats) == ("blue", 1)
     assert request.parameters.plan == StateText(b'{"a": 1}', ("a",))

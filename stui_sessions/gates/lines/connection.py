@@ -303,7 +303,7 @@ class Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.close)
 
     def _take_stock(self, line_ended: bool) -> None:
-        """Note what this peer holds; read on only while nothing it sent is undecided."""
+        """Note what this peer holds; read on only while no more than one request of it is undecided."""
         if self._transport.is_closing():
             return
         peers, framer = self._peers, self._framer

@@ -10,9 +10,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from typing import cast
 
+from msgspec import Struct
+
 from stui_sessions.domain.caller import Caller
 from stui_sessions.domain.times import Moment
-from stui_sessions.engine.attempts import Attempt, Decided
+from stui_sessions.engine.attempts import ITEM_WEIGHT, Attempt, Decided
 from stui_sessions.engine.engine import Engine
 from stui_sessions.errors import Refusal
 from stui_sessions.protocol.framing import Overflow
@@ -36,7 +38,15 @@ LOOK_AHEAD = 32
 HELD_LIMIT = 256 * 1024
 """Bytes of requests and replies, about, that wait to be sent, at which no more are decided for a peer."""
 
-Item = bytes | Overflow | Request | Attempt | Reply | Malformed
+
+class Foreseen(Struct, gc=False):
+    """A request that was decoded before its turn."""
+
+    request: Request
+    weight: int  # bytes of memory, about: its line, which its id is a view of, and what was copied from it
+
+
+Item = bytes | Overflow | Foreseen | Attempt | Reply | Malformed
 
 
 class Dialogue:
@@ -44,7 +54,7 @@ class Dialogue:
 
     `send(data)` takes encoded replies; `paused` says that the peer is not reading
     them; `later(callback)` runs something in the next turn of the loop; `drained`
-    is called when a backlog has been worked off.
+    is called when so much of a backlog has been worked off that more may be read.
     """
 
     __slots__ = (
@@ -101,8 +111,8 @@ class Dialogue:
 
     @property
     def backlog_bytes(self) -> int:
-        """Bytes of undecided lines, about."""
-        return sum(len(item) if isinstance(item, bytes) else 300 for item in self.backlog or ())
+        """Bytes of memory that what is undecided takes, about."""
+        return sum(map(_weight, self.backlog or ()))
 
     def receive(self, lines: Sequence[bytes | Overflow]) -> None:
         """Take lines as they came; decide what can be decided now."""
@@ -135,7 +145,7 @@ class Dialogue:
             self._waiting.append(decided)
             engine.hold(self)
         elif type(decided) is Attempt:
-            self._wait(decided, ())
+            self._wait(decided, line, ())
         else:
             self._send(encode_lines((decided.reply,)))
 
@@ -149,7 +159,7 @@ class Dialogue:
         if self.backlog and not self._blocked and not self.paused:
             backlog, self.backlog = self.backlog, None
             self._run(backlog)
-            if not self.backlog:
+            if not self.busy:
                 self._later(self._drained)
 
     def say(self, reply: Reply) -> None:
@@ -187,10 +197,12 @@ class Dialogue:
         if d.again is None:
             return d.reply
         if refusal is None or not d.wrote or d.commit != failed:
-            return d.again
+            return cast(Item, d.again)
         if d.only_used:  # a use succeeds also where it cannot be recorded
-            request = self._codec.decode(d.again) if isinstance(d.again, bytes) else d.again
-            return self._engine.forgive(request, self._caller, self.resume)
+            again = self._foreseen(d.again) if isinstance(d.again, bytes) else d.again
+            attempt = self._engine.forgive(again.request, self._caller, self.resume)
+            attempt.weight = again.weight
+            return attempt
         return failure(d.reply.id, refusal, self._engine.clock().text)
 
     def abandon(self) -> None:
@@ -225,7 +237,7 @@ class Dialogue:
                     continue
                 decided = Decided(decided, 0)
             elif type(decided) is Attempt:
-                self._wait(decided, todo)
+                self._wait(decided, item, todo)
                 break
             held += decided.weight
             if type(item) is bytes:
@@ -270,17 +282,22 @@ class Dialogue:
     def _decide_other(self, item: Item, now: Moment) -> Decided | Success | Attempt:
         """Decide what is no line: a request that was decoded before, or a reply as it stands."""
         if isinstance(item, Attempt):
-            request, decided = item.request, self._engine.retry(item, now)
-        elif self._codec.is_request(item):
-            request, decided = item, self._engine.ask(item, self._caller, now, self.resume)
+            decided = self._engine.retry(item, now)
+        elif isinstance(item, Foreseen):
+            decided = self._engine.ask(item.request, self._caller, now, self.resume)
         else:
             return Decided(self._answer(item, now), 0)
-        if isinstance(decided, Decided) and decided.commit:
-            decided.again = request
+        if isinstance(decided, Attempt):
+            decided.weight = item.weight
+        elif isinstance(decided, Decided) and decided.commit:
+            decided.weight += item.weight
+            decided.again = Foreseen(item.request, item.weight)
         return decided
 
-    def _wait(self, attempt: Attempt, rest: Iterable[Item]) -> None:
-        """The attempt will call `resume`; the loads of those behind it are started."""
+    def _wait(self, attempt: Attempt, item: Item, rest: Iterable[Item]) -> None:
+        """The attempt at `item` will call `resume`; the loads of those behind it are started."""
+        if isinstance(item, bytes):
+            attempt.weight = _weight_decoded(item)
         self._leave(attempt, rest)
         self._blocked = True
         self._look_ahead()
@@ -306,7 +323,21 @@ class Dialogue:
             item = backlog[i]
             if type(item) is bytes:
                 try:
-                    request = backlog[i] = self._codec.decode(item)
+                    foreseen = backlog[i] = self._foreseen(item)
                 except Malformed:
                     continue
-                self._engine.foresee(request, self._caller)
+                self._engine.foresee(foreseen.request, self._caller)
+
+    def _foreseen(self, line: bytes) -> Foreseen:
+        return Foreseen(self._codec.decode(line), _weight_decoded(line))
+
+
+def _weight(item: Item) -> int:
+    if isinstance(item, bytes):
+        return len(item)
+    return item.weight if isinstance(item, Foreseen | Attempt) else ITEM_WEIGHT
+
+
+def _weight_decoded(line: bytes) -> int:
+    """Bytes of memory that a request takes, about: its line, and the copies of what is kept of it."""
+    return ITEM_WEIGHT + 2 * len(line)
