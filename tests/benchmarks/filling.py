@@ -24,7 +24,7 @@ from stui_sessions.domain.entities import (
 from stui_sessions.storage import files
 from stui_sessions.storage.counting import Tally
 from stui_sessions.storage.local import meta, schema
-from stui_sessions.storage.local.rows import EntityRow, Row, encode_entity, encode_session
+from stui_sessions.storage.rows import EntityRow, Row, encode_entity, encode_session
 
 PORTION = 10_000
 COMMIT = 1

@@ -47,7 +47,7 @@ from stui_sessions.storage.local.entry import (
     read_header,
     seal,
 )
-from stui_sessions.storage.local.rows import (
+from stui_sessions.storage.rows import (
     Row,
     decode_entity,
     decode_head,

@@ -15,9 +15,10 @@ import pytest
 from stui_sessions.domain.entities import Damaged, Session, session_key
 from stui_sessions.domain.finding import Due, DueFound
 from stui_sessions.errors import StorageDamaged, StorageError
+from stui_sessions.storage import rows
 from stui_sessions.storage.border import is_damage, is_medium, translate
 from stui_sessions.storage.contract import Batch
-from stui_sessions.storage.local import LocalStore, lookup, rows, schema, statements, tables
+from stui_sessions.storage.local import LocalStore, lookup, schema, statements, tables
 from stui_sessions.storage.local.statements import chunked, in_list, padded, upsert, upsert_entities
 from stui_sessions.storage.local.tables import CHECKPOINT_AFTER, WAL_KEEP
 from tests.storage.stores import T0, LocalMaker, Scribe

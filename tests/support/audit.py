@@ -9,7 +9,7 @@ from typing import Any
 
 from stui_sessions.domain.entities import EXTERNAL, OWNER, Holder, Owner
 from stui_sessions.storage.local import meta
-from stui_sessions.storage.local.rows import ENTITY, WHOLE, Row, decode_entity, decode_session, encode_session
+from stui_sessions.storage.rows import ENTITY, WHOLE, Row, decode_entity, decode_session, encode_session
 from tests.support.crowd import ENDED, EXTERNAL_IDS, TITLES, Crowd, Known, is_short
 from tests.support.line_client import LineClient
 from tests.support.waiting import until

@@ -18,10 +18,10 @@ from stui_sessions.storage.counting import MAX_INTEGER
 from stui_sessions.storage.local import meta, migration, schema, segments, start
 from stui_sessions.storage.local.lookup import Rows
 from stui_sessions.storage.local.reader import begin_reading, connect_reading
-from stui_sessions.storage.local.rows import ENTITY, WHOLE, decode_entity, decode_session, decode_text
 from stui_sessions.storage.local.start import Start
 from stui_sessions.storage.local.statements import Plan
 from stui_sessions.storage.local.tables import META, write
+from stui_sessions.storage.rows import ENTITY, WHOLE, decode_entity, decode_session, decode_text
 
 ROWS = 1000
 """Sessions verified between two reports of progress."""

@@ -14,9 +14,9 @@ from stui_sessions.domain.finding import Found, Listing, Position
 from stui_sessions.storage.counting import bare
 from stui_sessions.storage.local import queries
 from stui_sessions.storage.local.lookup import LOAD_BY_NUMBER
-from stui_sessions.storage.local.rows import decode_head, decode_session, decode_text
 from stui_sessions.storage.local.statements import PIECE_ROWS, in_list, padded
 from stui_sessions.storage.local.unwritten import Layer, View
+from stui_sessions.storage.rows import decode_head, decode_session, decode_text
 
 PIECE = 64
 """Rows fetched at once: a small page should not read thousands."""

@@ -13,8 +13,8 @@ from stui_sessions.domain.entities import SESSION, Absent, Damaged, Entity, Key
 from stui_sessions.errors import StorageDamaged
 from stui_sessions.storage.border import CAUGHT, Log, primary_code, translate
 from stui_sessions.storage.counting import MAX_INTEGER
-from stui_sessions.storage.local.rows import ENTITY, WHOLE, decode_entity, decode_session, encode_text
 from stui_sessions.storage.local.statements import PIECE_ROWS, in_list, padded
+from stui_sessions.storage.rows import ENTITY, WHOLE, decode_entity, decode_session, encode_text
 
 Query = tuple[str, Sequence[Any]]
 Rows = list[tuple[Any, ...]]

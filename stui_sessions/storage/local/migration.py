@@ -37,7 +37,10 @@ from stui_sessions.storage.local.former import (
     decode_session_1,
 )
 from stui_sessions.storage.local.progress import Progress
-from stui_sessions.storage.local.rows import (
+from stui_sessions.storage.local.schema import ENTITIES, INDEXES, SCHEMA_VERSION, SESSIONS, connect, run, version_of
+from stui_sessions.storage.local.statements import Plan
+from stui_sessions.storage.local.tables import META, write
+from stui_sessions.storage.rows import (
     WHOLE,
     EntityRow,
     Row,
@@ -46,9 +49,6 @@ from stui_sessions.storage.local.rows import (
     encode_entity,
     encode_session,
 )
-from stui_sessions.storage.local.schema import ENTITIES, INDEXES, SCHEMA_VERSION, SESSIONS, connect, run, version_of
-from stui_sessions.storage.local.statements import Plan
-from stui_sessions.storage.local.tables import META, write
 
 CHUNK_ROWS = 256
 CHUNK_BYTES = 2**20  # of journal in memory at once, about

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from stui_sessions.domain.finding import Due, Listing, Position, Reference
 from stui_sessions.storage.counting import MAX_INTEGER
-from stui_sessions.storage.local.rows import HEAD, encode_text
+from stui_sessions.storage.rows import HEAD, encode_text
 
 SCAN_LIMIT = 5000
 """Rows that a filtered page looks at, at most; and each kind of reference."""

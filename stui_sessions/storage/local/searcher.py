@@ -35,9 +35,9 @@ from stui_sessions.storage.counting import bare, due_at
 from stui_sessions.storage.local import queries
 from stui_sessions.storage.local.lists import decoded, listed, rows
 from stui_sessions.storage.local.reader import begin_reading, connect_reading
-from stui_sessions.storage.local.rows import HEAD, decode_head, decode_text
 from stui_sessions.storage.local.statements import PIECE_ROWS
 from stui_sessions.storage.local.unwritten import View
+from stui_sessions.storage.rows import HEAD, decode_head, decode_text
 
 HEADS = f"SELECT {HEAD} FROM sessions WHERE number IN ({{}})"
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from stui_sessions.domain.entities import SESSION, Entity, Holder, Key, Owner, Session
 from stui_sessions.storage.counting import is_stored
-from stui_sessions.storage.local.rows import EntityRow, Row, encode_entity, encode_session, encode_text
+from stui_sessions.storage.rows import EntityRow, Row, encode_entity, encode_session, encode_text
 
 PIECE_ROWS = 256
 WRITTEN_ROWS = 64

@@ -112,9 +112,10 @@ def head_crc(tenant: bytes, number: int, sequence: int, session_id: bytes, size:
     return crc32(head, crc32(b"%b\0%b" % (key, tenant) if tenant else key))
 
 
-def encode_session(s: Session) -> Row:
-    """The row of a session."""
-    about, session_id, size, sequence = s.about, s.session_id.encode(), s.state_bytes, s.commit
+def encode_session(s: Session, sequence: int | None = None) -> Row:
+    """The row of a session.  `sequence`: in the place of its commit, where commits have no common order."""
+    about, session_id, size = s.about, s.session_id.encode(), s.state_bytes
+    sequence = s.commit if sequence is None else sequence
     number, status, active_at, tenant = s.number, s.status, s.active_at, s.key[0]
     head = _encode(
         (
@@ -214,13 +215,14 @@ def _checked_head(
         return None
 
 
-def encode_entity(entity: Owner | Holder) -> EntityRow:
-    """The row of an owner, or of the holder of an external id."""
+def encode_entity(entity: Owner | Holder, sequence: int | None = None) -> EntityRow:
+    """The row of an owner, or of the holder of an external id; `sequence` as for `encode_session`."""
     tenant, kind, name = entity.key
+    sequence = entity.commit if sequence is None else sequence
     data = _encode(entity.chunks if isinstance(entity, Owner) else entity.session_id)
     encoded = name.encode()
-    crc = _entity_crc(tenant.encode(), kind.encode(), encoded, entity.version, entity.commit, data)
-    return EntityRow(tenant, kind, encoded, entity.version, entity.commit, crc, data)
+    crc = _entity_crc(tenant.encode(), kind.encode(), encoded, entity.version, sequence, data)
+    return EntityRow(tenant, kind, encoded, entity.version, sequence, crc, data)
 
 
 def _entity_crc(tenant: bytes, kind: bytes, name: bytes, version: int, commit: int, data: bytes) -> int:
