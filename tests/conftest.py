@@ -1,6 +1,7 @@
 """Fixtures for end-to-end tests: real servers in processes of their own."""
 
 import os
+import secrets
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.support.postgres import MISSING, Postgres, installed
 from tests.support.server import ServerProcess
 
 # A machine that is busy for a moment is no failure; nor may a test depend on what an earlier run has found.
@@ -16,6 +18,7 @@ settings.register_profile("steady", deadline=None, database=None)
 settings.load_profile("steady")
 
 StartServer = Callable[..., ServerProcess]
+MakePostgres = Callable[..., Postgres]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,3 +60,44 @@ def start_server(make_server: StartServer) -> StartServer:
 def server(start_server: StartServer) -> ServerProcess:
     """A running server with the default settings, for this test alone."""
     return start_server()
+
+
+@pytest.fixture(scope="session")
+def postgres_installed() -> None:
+    """For tests that need PostgreSQL: skips them where it is missing; CI, which allows no skip, says so at once."""
+    if not installed():
+        if os.environ.get("CI"):
+            pytest.fail(MISSING)
+        pytest.skip(MISSING)
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_installed: None) -> Iterator[Postgres]:
+    """A running PostgreSQL for all tests that leave it as it is; see `database_url`."""
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(postgres: Postgres) -> Iterator[str]:
+    """The URL of a fresh empty database."""
+    name = f"test_{secrets.token_hex(6)}"
+    logged = len(postgres.log())
+    yield postgres.create_database(name)
+    postgres.drop_database(name)
+    print(f"--- log of PostgreSQL\n{postgres.log()[logged:][-20_000:]}", file=sys.stderr)
+
+
+@pytest.fixture
+def make_postgres(postgres_installed: None) -> Iterator[MakePostgres]:
+    """A maker of running PostgreSQL servers for this test alone: `make_postgres(max_connections=20)`."""
+    made: list[Postgres] = []
+
+    def make(**settings: object) -> Postgres:
+        made.append(Postgres(settings))
+        return made[-1].start()
+
+    yield make
+    for server in made:
+        print(f"--- log of {server.mark}\n{server.log()[-20_000:]}", file=sys.stderr)
+        server.remove()
