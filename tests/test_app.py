@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stui_sessions import app
+from stui_sessions.app import server as app
 from stui_sessions.config import Settings
 from stui_sessions.errors import StartError, StorageError
 from stui_sessions.storage.contract import Store
@@ -45,7 +45,7 @@ async def test_the_store_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         store.note_uncertain = refuse  # type: ignore[method-assign]
         return store
 
-    monkeypatch.setattr(app, "_make_store", make)
+    monkeypatch.setattr(app, "make_store", make)
     before = set(threading.enumerate())
     logs: Any = None  # nobody tells it anything before the server runs
     server = app.App(Settings(port=0, db=str(path)), lambda: (Settings(), []), logs)

@@ -1,26 +1,28 @@
-"""Puts the server together: start, reload, drain, stop.  The one place that chooses concrete classes."""
+"""The running server: start, reload, drain, stop."""
 
 import asyncio
 import gc
 import os
 import resource
+import secrets
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import structlog
 
+from stui_sessions.app.stores import local_limits, make_store, shown_database
 from stui_sessions.commands import REGISTRY
 from stui_sessions.commands.operating import RemovedCounts, ServerStatistics, SweeperStatistics
-from stui_sessions.config import Settings, check_exposure, database_path
+from stui_sessions.config import Settings, check_exposure, database_path, is_url
 from stui_sessions.domain.caller import Caller
 from stui_sessions.domain.draft import Rules, World
 from stui_sessions.domain.limits import ClientLists, CreationRate
+from stui_sessions.domain.numbers import SLOTS, Numbers, TimedNumbers
 from stui_sessions.domain.times import Expiry
 from stui_sessions.engine.backups import Backups
 from stui_sessions.engine.clock import Clock, new_id, wall_clock
@@ -33,10 +35,8 @@ from stui_sessions.gates.lines.listeners import Listener, bind_tcp, bind_unix, g
 from stui_sessions.logs import Logs, configure
 from stui_sessions.loops import run_quickly
 from stui_sessions.protocol.messages import Codec, WireLimits
-from stui_sessions.storage.contract import Opened, Store
+from stui_sessions.storage.contract import Opened
 from stui_sessions.storage.local.store import LocalStore
-from stui_sessions.storage.local.writebehind import Limits as LocalLimits
-from stui_sessions.storage.memory import MemoryStore
 
 Reload = Callable[[], tuple[Settings, list[str]]]
 
@@ -80,6 +80,7 @@ class App:
         self._logs = logs
         self._log = structlog.get_logger()
         self._began = monotonic()
+        self._clock = Clock()
         self._stop = asyncio.Event()
         self._exit_code = 0
         self._listeners: list[Listener] = []
@@ -127,9 +128,9 @@ class App:
 
     async def _open(self, sockets: list[socket.socket]) -> None:
         """Open the store, put the parts around it together, and take the last address."""
-        path = database_path(self.settings, os.environ)
+        path = None if is_url(self.settings.db) else database_path(self.settings, os.environ)
         self._database = None if path is None else path.resolve()
-        self._store = _make_store(self._database, self.settings, self._log)
+        self._store = make_store(self._database, self.settings, self._clock, self._log)
         opened = await self._store.open()
         noted = False
         try:
@@ -150,12 +151,16 @@ class App:
             _lists(s),
             CreationRate(s.create_rate),
             new_id,
-            opened.last_number,
+            TimedNumbers(secrets.randbelow(SLOTS)) if self._store.is_shared else Numbers(opened.last_number),
             self._statistics,
+            self._store.is_shared,
         )
         self.backups = Backups(self._store, self._database, self._is_connected, log)
         operations: dict[str, Operation] = {"begin_backup": self.backups.begin, "read_backup": self.backups.read}
-        self.engine = Engine(self.world, self._store, Clock(), opened.commit, s.resident_limit, operations, log)
+        patience = s.storage_timeout if self._store.is_shared else None
+        self.engine = Engine(
+            self.world, self._store, self._clock, *(opened.commit, s.resident_limit, operations, log, patience)
+        )
         self.removed = RemovedSessions(self.engine.feed)
         self.peers = Peers(self.engine, self.codec, _peer_limits(s), log)
         self.sweeper = Sweeper(self.engine, self._store, log)
@@ -193,7 +198,7 @@ class App:
             listener.start()
         for listener in self._listeners:
             _announce(f"listening {listener.url}")
-        database = ":memory:" if self._database is None else str(self._database)
+        database = shown_database(self._database, self.settings)
         self._log.info("started", listeners=len(sockets), database=database, durability=self.settings.durability)
 
     def _statistics(self) -> tuple[RemovedCounts, SweeperStatistics, ServerStatistics]:
@@ -274,7 +279,7 @@ class App:
         self.peers.limits = _peer_limits(settings)
         self.engine.cache.limit = settings.resident_limit
         if isinstance(self._store, LocalStore):
-            self._store.limits = _local_limits(settings)
+            self._store.limits = local_limits(settings)
         self.sweeper.reconsider()
 
     # -- stop
@@ -317,12 +322,6 @@ class App:
             self._log.info("stop.left_to_the_log")
         except StorageError as error:
             self._log.warning("stop.close_failed", error=str(error))
-
-
-def _make_store(database: Path | None, s: Settings, log: Any) -> Store:
-    if database is None:
-        return MemoryStore()
-    return LocalStore(database, durability=s.durability, clock=wall_clock, log=log, limits=_local_limits(s))
 
 
 def _tune_interpreter() -> None:
@@ -376,16 +375,6 @@ def _lists(s: Settings) -> ClientLists:
 
 def _wire_limits(s: Settings) -> WireLimits:
     return WireLimits(s.max_message_bytes, s.max_depth)
-
-
-def _local_limits(s: Settings) -> LocalLimits:
-    return LocalLimits(
-        journal_limit=s.journal_limit,
-        interval=s.snapshot_interval,
-        log_retention=s.log_retention,
-        log_limit=s.log_limit,
-        memory_limit=s.resident_limit,
-    )
 
 
 def _peer_limits(s: Settings) -> PeerLimits:

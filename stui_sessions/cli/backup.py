@@ -13,7 +13,7 @@ import click
 
 from stui_sessions.cli import files
 from stui_sessions.cli.conversing import converse
-from stui_sessions.cli.database import NoLog, checked, refuse_same
+from stui_sessions.cli.database import NoLog, checked, refuse_same, refuse_url
 from stui_sessions.cli.target import Failed, Seconds, chosen_target, target_options
 from stui_sessions.cli.words import counted
 from stui_sessions.client import Client
@@ -31,25 +31,31 @@ HELP = """Copy the database of a running server to FILE, whole and as of one mom
 
 Everything that was acknowledged before is in the copy; clients go on meanwhile. The server sends the copy over the
 connection; with --db the command reads the database itself, whether a server has it open or not. The copy is
-checked, each session in it too, before it takes its place. `restore` puts it back.
+checked, each session in it too, before it takes its place. `restore` puts it back. A PostgreSQL that servers share is
+backed up with its own tools: pg_basebackup, or pg_dump.
 
 Exit code: 0 for a success, 1 when there is no good copy, 2 when it could not ask."""
+
+INSTEAD = (
+    "back it up with pg_basebackup and archived WAL (any moment can be restored), or with pg_dump (one moment); export"
+    " asks a server for its sessions"
+)
 
 COPY_SECONDS = 3600.0
 """For the first part of the copy: it comes when all of it is made."""
 
 
 @click.command("backup", help=HELP)
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--db", type=click.Path(path_type=Path), metavar="PATH", help="Read this database, and ask no server.")
+@click.argument("file", type=click.Path())
+@click.option("--db", type=click.Path(), metavar="PATH", help="Read this database, and ask no server.")
 @click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
 @click.option(
     "--timeout", type=Seconds(), default=30.0, show_default=True, help="Seconds to wait for each of the replies."
 )
 @target_options
 def backup(
-    file: Path,
-    db: Path | None,
+    file: str,
+    db: str | None,
     force: bool,
     timeout: float,
     host: str | None,
@@ -57,15 +63,23 @@ def backup(
     unix: str | None,
 ) -> None:
     """Copy, check, put in place."""
+    refuse_url(db, INSTEAD)
+    refuse_url(file, INSTEAD)
     if db is not None and any(flag is not None for flag in (host, port, unix)):
         raise click.UsageError("--db reads the database itself: leave out --host, --port and --unix")
+    _backup(Path(file), None if db is None else Path(db), force, timeout, (host, port, unix))
+
+
+def _backup(
+    file: Path, db: Path | None, force: bool, timeout: float, target: tuple[str | None, int | None, str | None]
+) -> None:
     try:
         if db is not None:
             refuse_same(db, file)
         _refuse_live(file)
         with files.written_whole(file, force=force) as new:
             if db is None:
-                _fetch(chosen_target(host, port, unix), timeout, new)
+                _fetch(chosen_target(*target), timeout, new)
             else:
                 _copy(db, new)
             count = checked(new, file)

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from stui_sessions.cli.files import ProgressBar
-from stui_sessions.cli.target import Failed
+from stui_sessions.cli.target import Failed, Unable
+from stui_sessions.config import is_url
 from stui_sessions.errors import StartError, StorageError
 from stui_sessions.storage.local import backup
 
@@ -26,6 +27,12 @@ def checked(copy: Path, name: Path) -> int:
         except (StartError, StorageError) as error:
             text = str(error).replace(str(copy), str(name))
             raise Failed(f"{name} is no good backup: {text}") from None
+
+
+def refuse_url(db: str | None, instead: str) -> None:
+    """Unable, with what to do `instead`, if the database is a PostgreSQL: it has tools of its own.  No URL is shown."""
+    if db is not None and is_url(db):
+        raise Unable(f"the database is a PostgreSQL, which has tools of its own for that: {instead}")
 
 
 def refuse_same(database: Path, file: Path) -> None:

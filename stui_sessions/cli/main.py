@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "call": ("stui_sessions.cli.call:call", "Send one request and print the reply as JSON."),
     "backup": ("stui_sessions.cli.backup:backup", "Copy the database of a running server."),
     "restore": ("stui_sessions.cli.restore:restore", "Put a backup in the place of the database."),
+    "db": ("stui_sessions.cli.db:db", "Look after the tables of a PostgreSQL that servers share."),
     "export": ("stui_sessions.cli.exporting:export", "Write sessions as JSON lines."),
     "import": ("stui_sessions.cli.importing:import_", "Read sessions from JSON lines."),
     "bench": ("stui_sessions.cli.bench:bench", "Measure a running server."),
@@ -35,6 +36,18 @@ class LazyGroup(click.Group):
         """Run a command line; without `args` that of the process, whose streams are seen to first."""
         with standard_streams() if args is None else nullcontext():
             return super().main(args, *more, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command.  What it does not understand may be the URL of a database, with a password."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            from stui_sessions.config.database import shown_url
+
+            said = error.format_message()
+            if shown_url(said) == said:
+                raise
+            raise click.UsageError(shown_url(said), error.ctx) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._lazy)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from stui_sessions.cli.database import NoLog, checked, refuse_same
+from stui_sessions.cli.database import NoLog, checked, refuse_same, refuse_url
 from stui_sessions.cli.files import refuse_existing, written_whole
 from stui_sessions.cli.target import Failed
 from stui_sessions.cli.words import counted
@@ -30,12 +30,18 @@ HELP = """Put the backup FILE in the place of the database. The server that uses
 FILE is checked first, each session in it too. A database that is there is left as it is without --force. It is
 replaced in one step: whatever happens meanwhile, either the old one is there or the new one. A copy of a stopped
 server's database file can be restored too; keep its -wal file and its .log directory, if there are any, beside it.
+A PostgreSQL that servers share is restored with its own tools.
 
 Exit code: 0 for a success, 1 when the database was left as it was, 2 for wrong settings or usage."""
 
+INSTEAD = (
+    "restore what pg_dump wrote with pg_restore, and what pg_basebackup wrote as PostgreSQL's manual says (with"
+    " archived WAL: to any moment, PITR); import takes what export wrote"
+)
+
 
 @click.command("restore", help=HELP)
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path())
 @click.option(
     "--db",
     type=click.Path(),
@@ -44,9 +50,14 @@ Exit code: 0 for a success, 1 when the database was left as it was, 2 for wrong 
 )
 @click.option("--config", type=click.Path(path_type=Path), metavar="PATH", help="The settings file of the server.")
 @click.option("--force", is_flag=True, help="Overwrite the database if it exists.")
-def restore(file: Path, db: str | None, config: Path | None, force: bool) -> None:
+def restore(file: str, db: str | None, config: Path | None, force: bool) -> None:
     """Check, copy, put in place."""
-    named = _database(db, config)
+    refuse_url(file, INSTEAD)
+    refuse_url(db, INSTEAD)
+    _put(Path(file), _database(db, config), force)
+
+
+def _put(file: Path, named: Path, force: bool) -> None:
     path = named.resolve()  # as the server does, or the lock would be another one
     if not file.exists():
         raise Failed(f"{file} does not exist: name a backup")
@@ -71,6 +82,7 @@ def restore(file: Path, db: str | None, config: Path | None, force: bool) -> Non
 def _database(db: str | None, config: Path | None) -> Path:
     try:
         settings = load_settings({"db": db}, os.environ, config)
+        refuse_url(settings.db, INSTEAD)
         check_database_place(settings, os.environ)
         path = database_path(settings, os.environ)
     except SettingsError as problem:

@@ -43,7 +43,8 @@ def option(setting: Setting) -> click.Option:
     text = f"{setting.meaning.replace('`', '')}  [{'; '.join(notes)}]"
     if setting.kind == "switch":
         return click.Option([setting.flags, setting.name], default=None, help=text)
-    metavar = "|".join(setting.choices) or ("PATH" if setting.path else METAVARS[setting.kind])
+    place = "PATH|URL" if setting.url else "PATH"
+    metavar = "|".join(setting.choices) or (place if setting.path else METAVARS[setting.kind])
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(choice) for choice in setting.choices if choice.startswith(incomplete)]

@@ -3,16 +3,13 @@
 Flags, environment variables, `--help` and the README's table all follow from `Settings`.
 """
 
-import stat
-import sys
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta, Struct
 from msgspec.structs import fields
 
-from stui_sessions.errors import StartError, quote
+from stui_sessions.config.database import is_url
+from stui_sessions.errors import StartError
 from stui_sessions.protocol.fields import CENTURY
 
 ENV_PREFIX = "STUI_SESSIONS_"
@@ -29,6 +26,8 @@ LARGEST_MESSAGE = 256 * MIB
 
 PATH = r"[^\x00]*"
 HOST = r"[^\s\x00-\x1f\x7f]*"
+# As in SQL without quotes; PostgreSQL keeps what begins with pg_ for itself.
+SCHEMA = r"(?!pg_)[a-z_][a-z0-9_]{0,62}"
 # Only what can match a client id.  A glob that can match none ("acme corp*", half of "[a,b]" cut at its comma)
 # would leave a deny list open without a word.
 GLOB = r"(?:[A-Za-z0-9._:@/+=%~*?-]|\[!?[A-Za-z0-9._:@/+=%~-]+\])+"
@@ -52,8 +51,10 @@ def _about(
     le: int | None = None,
     pattern: str = "",
     path: bool = False,
+    url: bool = False,
+    right: str = "",
 ) -> Meta:
-    extra = {"unit": unit, "reload": reload, "pattern": pattern, "path": path}
+    extra = {"unit": unit, "reload": reload, "pattern": pattern, "path": path, "url": url, "right": right}
     return Meta(description=meaning, ge=ge, le=le, extra=extra)
 
 
@@ -73,11 +74,19 @@ class Settings(Struct, frozen=True, kw_only=True):
     db: Annotated[
         str,
         _about(
-            "Path of the database; empty: `sessions.db` in the user's state directory; `:memory:` keeps nothing.",
+            "Path of the database; empty: `sessions.db` in the user's state directory; `:memory:` keeps nothing; "
+            "`postgresql://…`: a store that several servers share.",
             pattern=PATH,
             path=True,
+            url=True,
+            right="a path without NUL, or a URL that begins with postgresql://, in UTF-8",
         ),
     ] = ""
+    db_schema: Annotated[
+        str,
+        _about("Shared store: schema of the database in which its tables are.", pattern=SCHEMA,
+               right="1 to 63 of a-z, 0-9 and _, no digit and no pg_ first"),
+    ] = "stui_sessions"  # fmt: skip
     insecure: Annotated[
         bool, _about("Allow an address that other machines can reach, although there is no authentication yet.")
     ] = False
@@ -85,6 +94,16 @@ class Settings(Struct, frozen=True, kw_only=True):
         Literal["full", "normal"],
         _about("`full`: on disk (fsync) before the reply; `normal`: survives the process, not a power failure."),
     ] = "full"
+    storage_timeout: Annotated[
+        int,
+        _about("Shared store: how long a request that was not sent to the database yet waits for it before it is "
+               "refused.", unit="seconds", ge=1, le=3600),
+    ] = 5  # fmt: skip
+    allow_unsafe_database: Annotated[
+        bool,
+        _about("Shared store: start although the database does not keep its promises through a crash (`fsync` or "
+               "`synchronous_commit` off)."),
+    ] = False  # fmt: skip
 
     # Rules for sessions.
     max_sessions_per_client: Annotated[
@@ -232,6 +251,9 @@ class Setting(Struct, frozen=True):
     high: int = 0
     pattern: str = ""
     path: bool = False
+    url: bool = False
+    """Whether it may be the URL of a database, which may hold a password."""
+    right: str = ""
 
     @property
     def flag(self) -> str:
@@ -258,6 +280,8 @@ class Setting(Struct, frozen=True):
     @property
     def expected(self) -> str:
         """What would be right, for error texts."""
+        if self.right:
+            return self.right
         match self.kind:
             case "integer":
                 unit = f" ({self.unit})" if self.unit else ""
@@ -340,46 +364,10 @@ def broken_rules(s: Settings) -> list[str]:
             f"buffer_limit {size_text(s.buffer_limit)} cannot hold one request; expected at least"
             f" {size_text(s.max_message_bytes)} (max_message_bytes), or a smaller max_message_bytes",
         ),
+        (
+            not is_url(s.db) or s.durability == "full" or s.allow_unsafe_database,
+            f"durability {s.durability} could lose what a shared store has acknowledged; expected durability full"
+            " where db is a URL, or allow_unsafe_database to accept that",
+        ),
     )
     return ["settings together: " + text for holds, text in rules if not holds]
-
-
-def database_path(settings: Settings, environ: Mapping[str, str], platform: str = sys.platform) -> Path | None:
-    """Where the database is; None when nothing is to be kept (`:memory:`).
-
-    Not platformdirs: it also obeys `XDG_STATE_HOME` on macOS, differently from version to version, and a
-    database must not move when a library is upgraded.
-    """
-    if settings.db == ":memory:":
-        return None
-    return Path(settings.db) if settings.db else _state_directory(environ, platform) / "sessions.db"
-
-
-def check_database_place(settings: Settings, environ: Mapping[str, str]) -> None:
-    """Refuse a database in a directory that does not exist: more likely a slip than a wish.  Raises SettingsError.
-
-    The default one is made where it is missing.
-    """
-    path = database_path(settings, environ)
-    if path is None or path == _state_directory(environ, sys.platform) / "sessions.db":
-        return
-    try:
-        missing = not stat.S_ISDIR(path.parent.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        missing = True
-    except OSError:
-        return  # opening the database tells more
-    if missing:
-        raise SettingsError(
-            f"db {quote(settings.db)}: {quote(str(path.parent))} is no directory; make it first, or correct the path"
-        )
-
-
-def _state_directory(environ: Mapping[str, str], platform: str) -> Path:
-    home = Path(environ["HOME"]) if environ.get("HOME") else Path.home()
-    if platform == "darwin":
-        return home / "Library" / "Application Support" / "stui-sessions"
-    xdg = environ.get("XDG_STATE_HOME", "")
-    # The XDG specification: a relative path is invalid and is to be ignored.
-    base = Path(xdg) if xdg.startswith("/") else home / ".local" / "state"
-    return base / "stui-sessions"

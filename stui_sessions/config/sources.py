@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from stui_sessions.config.database import has_password
 from stui_sessions.config.settings import (
     CONFIG_ENV,
     ENV_PREFIX,
@@ -27,6 +28,12 @@ from stui_sessions.errors import printable, quote
 
 LARGEST_FILE = MIB
 """Bytes; a longer file is no settings file, and is not read into memory to find that out."""
+
+PASSWORD_IN_A_FLAG = (
+    "--db: a password on the command line is shown to every user of the machine; expected a URL without one: give the"
+    " password in PGPASSFILE or PGPASSWORD, or the whole URL in the environment variable STUI_SESSIONS_DB or in the"
+    " settings file"
+)
 
 
 class Source(Struct):
@@ -48,6 +55,8 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], confi
     environment = _environment_source(environ)
     file = _file_source(config, environ)
     flagged = _source({k: v for k, v in flags.items() if v is not None}, _flag_label, _nearest_flag, text=True)
+    if has_password(str(flagged.values.get("db", ""))):
+        flagged.problems.append(PASSWORD_IN_A_FLAG)
     sources = (file, environment, flagged)
     values: dict[str, Any] = {}
     for source in sources:

@@ -3,6 +3,7 @@
 import os
 import re
 
+from stui_sessions.config.database import expected_url, shown_url
 from stui_sessions.config.settings import GIB, KIB, MIB, TIB, Setting
 from stui_sessions.errors import MAX_QUOTE, printable, quote
 
@@ -34,6 +35,8 @@ def parse(setting: Setting, raw: object, *, text: bool) -> object:
         raise Invalid(f"{shown(raw, plain=text)} is not a valid {setting.name}; expected {setting.expected}")
     if isinstance(value, list | tuple):
         return tuple(value)
+    if setting.url and isinstance(value, str) and (right := expected_url(value)):
+        raise Invalid(f"{shown(raw)} is not a valid {setting.name}; expected {right}")
     if setting.path and isinstance(value, str):
         # A shell expands ~ only where it stands alone: not in --db=~/x, not in a file, not in a unit's Environment=.
         return os.path.expanduser(value)
@@ -86,9 +89,12 @@ def _matches(setting: Setting, value: object) -> bool:
 
 
 def shown(raw: object, *, plain: bool = False) -> str:
-    """What was found, short and printable.  `plain`: a number that came as text is shown without quotes."""
+    """What was found, short, printable and without passwords, under whatever name they stand.
+
+    `plain`: a number that came as text is shown without quotes.
+    """
     if isinstance(raw, str):
-        return raw if plain and INTEGER.fullmatch(raw) else quote(raw)
+        return raw if plain and INTEGER.fullmatch(raw) else quote(shown_url(raw))
     if isinstance(raw, bool):
         return "true" if raw else "false"
     if isinstance(raw, int):

@@ -24,6 +24,7 @@ from stui_sessions.domain.entities import (
 )
 from stui_sessions.domain.finding import Answer, Found, Listing, Question, Reference
 from stui_sessions.domain.limits import ClientLists, CreationRate
+from stui_sessions.domain.numbers import Numbers
 from stui_sessions.domain.records import Record, Updated, Used, apply, updated, used
 from stui_sessions.domain.times import Expiry, Moment, slack_ms
 from stui_sessions.errors import Refusal, quote
@@ -56,8 +57,9 @@ class Rules(Struct, frozen=True):
 class World:
     """What decisions may look at beside entities.  One for the whole server; the engine's to change.
 
-    `new_id(number, unix_seconds, form)` makes a session id that cannot be guessed; `last_number`
-    is the highest session number given out; `statistics()` tells what the rest of the
+    `new_id(number, unix_seconds, form)` makes a session id that cannot be guessed; `numbers`
+    gives sessions their numbers; `is_shared` says that other servers have the same sessions,
+    and must know of each use of one; `statistics()` tells what the rest of the
     server counts, as the results RemovedCounts, SweeperStatistics and ServerStatistics.
     """
 
@@ -68,21 +70,24 @@ class World:
         lists: ClientLists,
         rate: CreationRate,
         new_id: Callable[[int, int, str], str],
-        last_number: int,
+        numbers: Numbers,
         statistics: Callable[[], tuple[Any, Any, Any]],
+        is_shared: bool = False,
     ) -> None:
         self.rules = rules
         self.expiry = expiry
         self.lists = lists
         self.rate = rate
         self.new_id = new_id
-        self.last_number = last_number
+        self.numbers = numbers
         self.statistics = statistics
+        self.is_shared = is_shared
 
-    def new_number(self) -> int:
-        """The next session number.  One that a discarded draft has taken is never given out again."""
-        self.last_number += 1
-        return self.last_number
+
+class Known(Protocol):
+    """What is in memory, and may be told."""
+
+    def get(self, key: Key, /) -> Entity | None: ...
 
 
 class Named(Protocol):
@@ -106,7 +111,7 @@ class Draft(Struct, gc=False):
     """See the module's text.  A Struct, because one is made for every request."""
 
     world: World
-    known: Mapping[Key, Entity]  # what is in memory
+    known: Known  # what is in memory
     gathering: int  # the number of the next commit
     command: Command  # what was asked: for the texts of refusals
     caller: Caller
@@ -231,9 +236,10 @@ class Draft(Struct, gc=False):
 
         Soft, so no reply waits for it, unless it comes later than the slack after the
         last use that was recorded: a start after a crash could not give that much back.
+        Where other servers judge the same session, each use is recorded.
         """
         now = self.now.wall
-        late = abs(now - s.recorded_at) >= slack_ms(s.timeout)  # abs: the clock may be set back
+        late = abs(now - s.recorded_at) >= slack_ms(s.timeout) or self.world.is_shared  # abs: the clock may be set back
         if late and not self.forgiving:
             after = self.stage(s, Used, now)
             assert isinstance(after, Session)

@@ -139,7 +139,8 @@ def check_new(draft: Draft, new: NewSession) -> Room:
 def create(draft: Draft, new: NewSession, room: Room) -> Session:
     """Make a session that `check_new` has found room for."""
     _give_way(draft, room)
-    number, at = draft.world.new_number(), draft.now.wall
+    at = draft.now.wall
+    number = draft.world.numbers.new(at)
     session_id = new.session_id or draft.world.new_id(number, at // 1000, new.id_format)
     key = session_key(draft.caller.tenant, session_id)
     place = draft.entity(key) if new.session_id else Absent(key)  # an id that is made now was never given out before

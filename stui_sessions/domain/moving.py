@@ -65,7 +65,7 @@ def import_one(draft: Draft, data: SessionData, on_conflict: str) -> tuple[str, 
     if overdue is not None:
         expire(draft, overdue)
         place = draft.place(data.session_id)  # it may be the same session
-    number, session_id = draft.world.new_number(), data.session_id
+    number, session_id = draft.world.numbers.new(draft.now.wall), data.session_id
     if outcome == "replaced":
         assert isinstance(place, Session)
         remove(draft, place, "replaced")

@@ -47,14 +47,17 @@ class Attempt:
         "refusal",
         "request",
         "resume",
+        "since",
         "weight",
     )
 
-    def __init__(self, request: Request, caller: Caller, resume: Callable[[], None]) -> None:
+    def __init__(self, request: Request, caller: Caller, resume: Callable[[], None], since: int | None = None) -> None:
         self.request = request
         self.caller = caller
         self.resume = resume
         """Called when it can be tried again."""
+        self.since = since
+        """What it is told, a look behind this one has found, see `Freshness`; None: a commit checks it."""
         self.busy = True
         """What it lacks is on its way."""
         self.abandoned = False
@@ -86,5 +89,6 @@ class Waiter(Protocol):
     def redo(self, failed: int, refusal: Refusal | None) -> None:
         """Commit `failed` did not come about, nor what was decided on top of it: decide again.
 
-        Who wrote in that commit is refused, if there is a refusal.
+        Who wrote in that commit is refused, if there is a refusal.  What belongs to an
+        earlier commit, which is still on its way, waits on.
         """

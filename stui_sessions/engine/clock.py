@@ -11,9 +11,14 @@ class Clock:
 
     def __init__(self) -> None:
         self._last = Moment(0, 0.0, "")
+        self._ahead = 0
+
+    def follow(self, ahead: int) -> None:
+        """Tell another clock's time from now on, which is so many ms ahead of this machine's."""
+        self._ahead = ahead
 
     def __call__(self) -> Moment:
-        wall = time_ns() // 1_000_000
+        wall = time_ns() // 1_000_000 + self._ahead
         if wall != self._last.wall:
             self._last = Moment(wall, monotonic(), format_second(wall // 1000))
         return self._last

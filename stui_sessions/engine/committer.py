@@ -16,15 +16,20 @@ WELL_SECONDS = 5.0
 
 
 class Committer:
-    """Commits what the engine has gathered, and publishes it to the feed."""
+    """Commits what the engine has gathered, and publishes it to the feed.
 
-    def __init__(self, store: Store, engine: "Engine", feed: Feed, log: Any) -> None:
+    `patience`: seconds for which what gathers waits for a commit that is under way; None
+    for a store that always answers.
+    """
+
+    def __init__(self, store: Store, engine: "Engine", feed: Feed, patience: float | None, log: Any) -> None:
         self.damage: StorageDamaged | None = None
         """Set when the store was found damaged: from then on nothing is written."""
         self._failing = False  # there is an outage
         self._well: asyncio.TimerHandle | None = None  # its end, if nothing fails before
         self._store = store
         self._engine = engine
+        self._patience = patience
         self._feed = feed
         self._log = log
         self._sleeping: asyncio.Future[None] | None = None
@@ -60,9 +65,10 @@ class Committer:
         engine = self._engine
         batch, buckets = engine.take_batch()
         try:
+            look = engine.begin_look()
             if self.damage is not None:  # a new exception: one raised again would keep all the frames it passed
                 raise StorageDamaged(str(self.damage))
-            size = await self._store.commit(batch)
+            size = await (self._store.commit(batch) if self._patience is None else self._watched(batch))
         except Conflict as conflict:
             engine.cache.drop(conflict.keys)
             engine.on_commit_failed(batch, buckets, None)
@@ -70,10 +76,24 @@ class Committer:
             self._note_failure(error)
             engine.on_commit_failed(batch, buckets, _refusal(error))
         else:
-            self._note_success(batch, size)
+            self._note_success(batch, size, look)
 
-    def _note_success(self, batch: Batch, size: int) -> None:
+    async def _watched(self, batch: Batch) -> int:
+        """Commit, however long that takes; what gathers behind it meanwhile does not wait for ever."""
+        assert self._patience is not None
+        committing = asyncio.ensure_future(self._store.commit(batch))
+        is_told = False
+        while not (await asyncio.wait([committing], timeout=self._patience))[0]:
+            if not is_told:
+                self._log.warning("storage.unanswered", seconds=self._patience)
+            is_told = True
+            self._engine.refuse_gathered(_UNANSWERED)
+        return committing.result()
+
+    def _note_success(self, batch: Batch, size: int, look: int) -> None:
         engine = self._engine
+        if engine.freshness is not None:
+            engine.note_committed(batch.after, look)
         if self._failing and self._well is None:
             self._well = asyncio.get_running_loop().call_later(WELL_SECONDS, self._recovered)
         self._feed.publish(Commit(batch.number, batch.records), size)
@@ -97,6 +117,9 @@ class Committer:
         if not self._failing:  # once per outage, not once per request
             self._log.warning("storage.failed", error=str(error), code=error.code)
         self._failing = True
+
+
+_UNANSWERED = Refusal("storage_unavailable", "the database does not answer; the request was not carried out, try again")
 
 
 def _refusal(error: StorageError) -> Refusal:

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import structs
 
 from stui_sessions.domain.caller import Caller
-from stui_sessions.domain.draft import Bucket, Draft, Missing, World
+from stui_sessions.domain.draft import Bucket, Draft, Known, Missing, World
 from stui_sessions.domain.entities import Damaged, Entity, Key, Session
 from stui_sessions.domain.records import Record, Updated, Used
 from stui_sessions.domain.times import Moment
@@ -21,12 +21,14 @@ from stui_sessions.engine.cache import Cache
 from stui_sessions.engine.committer import Committer
 from stui_sessions.engine.errands import Errand, Signal, SystemRequest
 from stui_sessions.engine.feed import Feed
+from stui_sessions.engine.freshness import Freshness, View
 from stui_sessions.engine.loader import Loader
 from stui_sessions.engine.uses import KEPT_USES, MOST_USES, UseRecorder
 from stui_sessions.errors import Refusal
 from stui_sessions.protocol.messages import NULL_ID, Success, failure
 from stui_sessions.protocol.registry import Command, Request
 from stui_sessions.storage.contract import Batch, Store
+from stui_sessions.storage.counting import is_stored
 
 Operation = Callable[[Any, Caller], Awaitable[Any]]
 """Something of the server's that awaits: a request's parameters and its caller, to the result.  May raise Refusal."""
@@ -35,7 +37,8 @@ Operation = Callable[[Any, Caller], Awaitable[Any]]
 class Engine:
     """The inside of the server; behind a gate stands `ask`.
 
-    `clock` tells the time of a decision; `committed` is the newest commit in the store;
+    `clock` tells the time of a decision; `committed` is the newest commit in the store; for
+    `patience` see Committer;
     `operations` are what the server does itself for those commands that await.
     """
 
@@ -48,14 +51,17 @@ class Engine:
         resident_limit: int,
         operations: Mapping[str, Operation],
         log: Any,
+        patience: float | None = None,
     ) -> None:
         self.world = world
         self.clock = clock
         self.committed = committed
         """The newest commit that is on disk."""
         self.cache = Cache(resident_limit)
-        self.feed = Feed(store, committed)
-        self.committer = Committer(store, self, self.feed, log)
+        self.freshness = Freshness(self.cache.entities) if store.is_shared else None
+        """Where other servers write too; None: what is in memory is what is committed."""
+        self.feed = Feed(None if store.is_shared else store, committed)
+        self.committer = Committer(store, self, self.feed, patience, log)
         self.loader = Loader(store, self, log)
         self.recorder = UseRecorder(self, log)
         self.batch = Batch(committed + 1, [], {}, {}, {})
@@ -81,13 +87,16 @@ class Engine:
     ) -> Decided | Success | Attempt:
         """Decide a request; a small reply that waits for nothing comes as it is.
 
-        An Attempt, if something is lacking: `resume` is called once `retry` is worth while.
-        """
+        An Attempt, if something is lacking: `resume` is called once `retry` is worth while."""
         command = request.command
         handler = command.handler
         if handler is None:
             return self._operate(Attempt(request, caller, resume))
-        draft = Draft(self.world, self.cache.entities, self.batch.number, command, caller, now)
+        entities: Known = self.cache.entities
+        if self.freshness is not None:
+            attempt = attempt or Attempt(request, caller, resume, self._asked_at(command))
+            entities = self._fresh(attempt)
+        draft = Draft(self.world, entities, self.batch.number, command, caller, now)
         if attempt is not None:
             draft.answers, draft.forgiving = attempt.answers, attempt.forgiving
         try:
@@ -95,9 +104,11 @@ class Engine:
         except Exception as error:
             return self._not_done(request, draft, error, attempt or Attempt(request, caller, resume))
         changes, cache = draft.changes, self.cache
+        if self.freshness is not None and not changes and attempt is not None and attempt.since is None:
+            return self._ask_fresh(attempt, now)
         if changes or draft.uses:
             self._accept(draft)
-        elif 2 * cache.bytes > cache.limit:  # asked here: a call would cost a read one part in twenty
+        elif 2 * cache.bytes > cache.limit:  # a call would cost a read one part in twenty
             cache.note_use(draft.read)
         reply = Success(request.id, "success", result, now.text)
         weigh, commit = command.weigh, draft.gathering if changes else draft.commit
@@ -109,12 +120,37 @@ class Engine:
             weight = ITEM_WEIGHT + weigh(result)
         if not changes:
             return Decided(reply, commit, False, False, weight)
-        return Decided(reply, commit, True, type(changes[0][0]) is Used and _only_uses(changes), weight)
+        is_soft = self.freshness is None and type(changes[0][0]) is Used and _only_uses(changes)
+        return Decided(reply, commit, True, is_soft, weight)
 
-    def _not_done(self, request: Request, draft: Draft, error: Exception, attempt: Attempt) -> Decided | Attempt:
+    # -- deciding where other servers write too
+
+    def _asked_at(self, command: Command) -> int | None:
+        """Since when what is told must be fresh; None for what may write: its commit checks what it stood on."""
+        assert self.freshness is not None
+        return None if command.access == "write" else self.freshness.begun
+
+    def _fresh(self, attempt: Attempt) -> View:
+        """What of the memory this request may see."""
+        assert self.freshness is not None
+        if attempt.since is None:
+            return self.freshness.recent(self.committed)
+        return self.freshness.strict(attempt.since, self.committed)
+
+    def _ask_fresh(self, attempt: Attempt, now: Moment) -> Decided | Success | Attempt:
+        """It writes nothing, so no commit checks what it read: decide on what is fresh since it came."""
+        assert self.freshness is not None
+        attempt.since = self.freshness.begun
+        return self.ask(attempt.request, attempt.caller, now, attempt.resume, attempt)
+
+    def _not_done(
+        self, request: Request, draft: Draft, error: Exception, attempt: Attempt
+    ) -> Decided | Success | Attempt:
         """What becomes of a request that lacks something, was refused, or broke; its draft is thrown away."""
         if isinstance(error, Missing):
             return self._lacking(attempt, draft, error)
+        if self.freshness is not None and attempt.since is None:
+            return self._ask_fresh(attempt, draft.now)
         refusal = error if isinstance(error, Refusal) else self._fault(request.command.name, error)
         return Decided(failure(request.id, refusal, draft.now.text), draft.commit)
 
@@ -147,22 +183,31 @@ class Engine:
         self.cache.unpin(attempt.pinned)
         attempt.pinned.clear()
 
-    def foresee(self, request: Request, caller: Caller) -> None:
-        """Begin the loads of a request whose turn comes later: deciding is pure, so it is tried on a spare draft."""
+    def foresee(self, request: Request, caller: Caller, resume: Callable[[], None]) -> Attempt | None:
+        """Begin the loads of a request whose turn comes later: deciding is pure, so it is tried on a spare draft.
+
+        Returns what notes when it came, for `ask`, where that matters.
+        """
         handler = request.command.handler
         if handler is None:
-            return
-        numbers = self.world.last_number
-        draft = Draft(self.world, self.cache.entities, self.batch.number, request.command, caller, self.clock())
+            return None
+        numbers, last = self.world.numbers, self.world.numbers.last
+        known: Known = self.cache.entities
+        attempt = None
+        if self.freshness is not None:
+            attempt = Attempt(request, caller, resume, self._asked_at(request.command))
+            known = self._fresh(attempt)
+        draft = Draft(self.world, known, self.batch.number, request.command, caller, self.clock())
         try:
             handler(draft, request.parameters)
         except Missing as missing:
             if missing.keys:
                 self.loader.load(None, missing.keys)
         except Exception:
-            return  # it is told when its turn has come
+            pass  # it is told when its turn has come
         finally:
-            self.world.last_number = numbers
+            numbers.last = last
+        return attempt
 
     def _lacking(self, attempt: Attempt, draft: Draft, missing: Missing) -> Attempt:
         """Pin what was read until now, and get the rest."""
@@ -207,7 +252,8 @@ class Engine:
             number, records = batch.number, batch.records
             for entity in draft.read:  # what is in the batch already stands on what is expected of it
                 if entity.commit < number and type(entity) is not Damaged:
-                    batch.expected[entity.key] = entity.version
+                    is_there = type(entity) is Session or is_stored(entity)
+                    batch.expected[entity.key] = entity.version if is_there else 0
             if not records:
                 self.committer.wake()
             for record, before, after in changes:
@@ -270,6 +316,34 @@ class Engine:
         self.batch, self._buckets = Batch(batch.number + 1, [], {}, {}, {}), []
         return batch, buckets
 
+    def begin_look(self) -> int:
+        """A read or a commit begins, which finds out what is committed."""
+        return 0 if self.freshness is None else self.freshness.begin(asyncio.get_running_loop().time())
+
+    def take_news(self, before: Mapping[Key, Entity | None], found: Mapping[Key, Entity], look: int) -> None:
+        """What a look has found of entities that were in memory as `before` when it began.
+
+        What has changed in memory meanwhile is ours and newer; what a batch stands on
+        stays as it is, for the commit to find it stale.
+        """
+        assert self.freshness is not None
+        entities = self.cache.entities
+        confirmed = []
+        for key, entity in before.items():
+            if entities.get(key) is entity and key not in self.batch.expected:
+                if key in found:
+                    self.cache.put(found[key])
+                confirmed.append(key)
+        self.freshness.confirm(confirmed, look)
+
+    def note_committed(self, after: Mapping[Key, Entity], look: int) -> None:
+        """A commit, which was a look too, is in the store; what is in memory of these is that, or newer, or goes."""
+        assert self.freshness is not None
+        entities, number = self.cache.entities, self.batch.number
+        stale = [key for key, e in after.items() if (now := entities.get(key)) is not e and now and now.commit < number]
+        self.cache.drop(stale)
+        self.freshness.confirm(after, look)
+
     def on_committed(self, batch: Batch) -> None:
         """A commit is on disk: release those who waited for it, all together."""
         number = self.committed = batch.number
@@ -293,13 +367,23 @@ class Engine:
         had committed what they stood on.
         """
         self.cache.drop(batch.after)
-        self.cache.drop(self.batch.after)
-        for bucket in (*buckets, *self._buckets):
+        for bucket in buckets:
             self.world.rate.give_back(bucket)
-        self.batch, self._buckets = Batch(batch.number, [], {}, {}, {}), []
+        self._drop_gathered(batch.number, refusal)
+
+    def refuse_gathered(self, refusal: Refusal) -> None:
+        """A commit takes long: refuse what waits to be sent behind it, and reads that wait for its end."""
+        self._drop_gathered(self.batch.number, refusal)
+
+    def _drop_gathered(self, failed: int, refusal: Refusal | None) -> None:
+        """What gathers is forgotten, and commit `failed` is the next again."""
+        self.cache.drop(self.batch.after)
+        for bucket in self._buckets:
+            self.world.rate.give_back(bucket)
+        self.batch, self._buckets = Batch(failed, [], {}, {}, {}), []
         waiting, self._waiting = self._waiting, {}
         for waiter in waiting:
-            waiter.redo(batch.number, refusal)
+            waiter.redo(failed, refusal)
 
 
 def _only_uses(changes: list[tuple[Record, Entity, Entity]]) -> bool:

@@ -47,6 +47,9 @@ class Signal:
             self._over.set_result(None)
 
     def redo(self, failed: int, refusal: Refusal | None) -> None:
+        if self._commit < failed:  # its own is still on its way
+            self._engine.hold(self)
+            return
         self.failed = True
         self.refusal = refusal if failed == self._commit else None
         if not self._over.done():

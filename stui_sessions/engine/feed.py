@@ -23,9 +23,12 @@ class FellBehind(Exception):
 
 
 class Feed:
-    """Tells followers what was committed."""
+    """Tells followers what this server has committed.
 
-    def __init__(self, store: Store, committed: int, kept_bytes: int = KEPT_BYTES) -> None:
+    `store` has the log of that; None where its log is everybody's, and goes by other numbers.
+    """
+
+    def __init__(self, store: Store | None, committed: int, kept_bytes: int = KEPT_BYTES) -> None:
         self.newest = committed
         """The number of the newest commit."""
         self._store = store
@@ -67,6 +70,8 @@ class Feed:
         return [commit for commit, _ in islice(self._recent, since + 1 - self._recent[0][0].number, None)]
 
     async def _logged(self, since: int) -> AsyncIterator[Commit]:
+        if self._store is None:
+            raise FellBehind(self._recent[0][0].number)
         try:
             async for commit in self._store.log(since):
                 yield commit

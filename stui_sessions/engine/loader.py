@@ -71,14 +71,11 @@ class Loader:
         """One read; attempts that have all they need then go on."""
         keys = self._next()
         error: StorageError | None = None
-        found: dict[Key, Entity] = {}
         try:
-            found = await self._store.read(keys)
+            await (self._read(keys) if self._engine.freshness is None else self._look(keys))
         except StorageError as failed:
             error = failed
         self._note(error)
-        self._adapt(found.values())
-        self._engine.take_in(found)
         ready: dict[Attempt, None] = {}
         for key in keys:
             for attempt in self._wanted.pop(key):
@@ -90,6 +87,24 @@ class Loader:
                     ready[attempt] = None
         for attempt in ready:
             self._resume(attempt)
+
+    async def _read(self, keys: list[Key]) -> None:
+        """Read what is not in memory."""
+        found = await self._store.read(keys)
+        self._adapt(found.values())
+        self._engine.take_in(found)
+
+    async def _look(self, keys: list[Key]) -> None:
+        """See what has changed of what is in memory, and read what is not."""
+        engine = self._engine
+        entities = engine.cache.entities
+        before = {key: entities.get(key) for key in keys}
+        # What belongs to a commit that is still to come is ours, and newer than what the store has.
+        before = {key: e for key, e in before.items() if e is None or e.commit <= engine.committed}
+        look = engine.begin_look()
+        found = await self._store.read(list(before), {key: e.version for key, e in before.items() if e is not None})
+        self._adapt(found.values())
+        engine.take_news(before, found, look)
 
     def _next(self) -> list[Key]:
         """The keys to read now.

@@ -5,13 +5,18 @@ that led to them.  `read` and `query` tell what is committed, always and at once
 a store gets there (what it holds in memory, what it writes behind, how it starts
 again) is its own affair.
 
+A store is shared if other servers write to it as well (`is_shared`): what was read may
+be stale at once, so commits check the versions that decisions stood on.  Commits of
+several servers have no numbers in common: those that `commit` is given are this
+server's own, from 1 on, entities come without one (0), and the log goes by positions
+of the store's.
+
 Every method raises `StorageError` when the store cannot do it now (disk full,
 read-only, I/O error) and `StorageDamaged` when what is stored is not what was
-written.  Calls may overlap each other, but for `commit`: one at a time, unless
-`commits_at_once` says otherwise.
+written.  Calls may overlap each other, but for `commit`: one at a time.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -81,11 +86,19 @@ class Usage(Struct):
 class Store(Protocol):
     """See the module's text for the rules that all methods share."""
 
+    is_shared: bool
+    """Other servers may write to it too."""
+
     async def open(self) -> Opened:
         """Open or make the store.  StartError if it must not be used; nothing is changed then."""
 
-    async def read(self, keys: Sequence[Key]) -> dict[Key, Entity]:
-        """What is committed under each key: Absent where there is nothing, Damaged where it fails its checksum."""
+    async def read(self, keys: Sequence[Key], known: Mapping[Key, int] | None = None) -> dict[Key, Entity]:
+        """What is committed under each key: Absent where there is nothing, Damaged where it fails its checksum.
+
+        `known`: versions that the caller has; what is in its version there is left out.
+        A shared store reads all as of one moment, and gives an Absent a version above
+        all that its key ever had.
+        """
 
     async def query(self, question: Question, now: int) -> Answer:
         """The answer to a question about what is committed.
@@ -98,15 +111,18 @@ class Store(Protocol):
     async def commit(self, batch: Batch) -> int:
         """Make all of a batch durable, or nothing; the bytes of log that it took.
 
-        `batch.number` is one more than that of the last successful commit (a failed
-        commit's number is used again).  Raises Conflict if one of `batch.expected` is
-        not the version that is committed.  A commit that raised StorageError is seen by
-        nobody, or (where the medium failed half-way) whole by the next `open`.
+        `batch.number` is one more than that of the last successful commit, since `open`
+        where the store is shared (a failed commit's number is used again).  Raises
+        Conflict if one of `batch.expected` is not the version that is committed.  A
+        commit that raised StorageError is seen by nobody, or (where the medium failed
+        half-way) whole by the next `open`.
         """
 
     def log(self, since: int) -> AsyncIterator[Commit]:
-        """The commits behind number `since`, in order and without gaps, up to the newest one.
+        """The commits behind number `since`, in order and none left out, up to the newest one.
 
+        In a shared store a commit's number is a position of the store's (not every
+        number is one), and one that may still have others before it is not told yet.
         Raises LogGone if some of them are no longer kept.
         """
 

@@ -1,9 +1,9 @@
-"""What stores have in common: which records move sessions, totals, when an end is due, sessions without state.  Pure.
+"""What stores have in common: which records move sessions, what is newer, totals, when an end is due.  Pure.
 
 The totals are kept, not counted: exact after every commit, for each tenant.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
@@ -27,6 +27,13 @@ def is_stored(entity: Entity) -> bool:
     if isinstance(entity, Owner):
         return bool(entity.chunks)
     return isinstance(entity, Session | Holder)
+
+
+def newer(found: dict[Key, Entity], known: Mapping[Key, int] | None) -> dict[Key, Entity]:
+    """What was read, without that which the caller has in the same version."""
+    if not known:
+        return found
+    return {key: entity for key, entity in found.items() if known.get(key) != entity.version}
 
 
 class Tally:

@@ -1,7 +1,7 @@
 """A store that forgets everything with the process: for tests and throw-away servers."""
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from stui_sessions.domain.entities import LIVE, Absent, Entity, Key, Session
@@ -21,7 +21,7 @@ from stui_sessions.domain.records import Updated
 from stui_sessions.domain.times import Expiry
 from stui_sessions.errors import StorageError
 from stui_sessions.storage.contract import Batch, Commit, Conflict, LogGone, Opened, Usage
-from stui_sessions.storage.counting import Tally, bare, due_at, is_counted, is_stored, structural
+from stui_sessions.storage.counting import Tally, bare, due_at, is_counted, is_stored, newer, structural
 
 KEPT_BYTES = 16 * 2**20
 """Of the log, about."""
@@ -34,6 +34,8 @@ KEPT_VERSIONS = 65_536
 
 class MemoryStore:
     """A `Store` in memory.  What it holds survives `close` and `open`, not the process."""
+
+    is_shared = False
 
     def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
         self._entities: dict[Key, Entity] = {}
@@ -54,10 +56,10 @@ class MemoryStore:
         clean, self._clean, self._is_open = self._clean, False, True
         return Opened(self._commit, self._last_number, clean, 0, self._expiry.uncertain_until)
 
-    async def read(self, keys: Sequence[Key]) -> dict[Key, Entity]:
+    async def read(self, keys: Sequence[Key], known: Mapping[Key, int] | None = None) -> dict[Key, Entity]:
         """See `Store.read`."""
         self._refuse_closed()
-        return {key: self._get(key) for key in keys}
+        return newer({key: self._get(key) for key in keys}, known)
 
     def _get(self, key: Key) -> Entity:
         return self._entities.get(key) or Absent(key)

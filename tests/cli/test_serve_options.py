@@ -105,7 +105,9 @@ def another(row: Setting) -> tuple[str, Any]:
     if row.kind == "choice":
         value = next(choice for choice in row.choices if choice != row.default)
         return value, value
-    return ("a*", ("a*",)) if row.kind == "list" else ("127.0.0.2", "127.0.0.2")
+    if row.kind == "list":
+        return "a*", ("a*",)
+    return ("other", "other") if row.name == "db_schema" else ("127.0.0.2", "127.0.0.2")
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -186,7 +188,7 @@ def test_the_overview_lists_every_command_without_importing_one(monkeypatch: pyt
     monkeypatch.setattr("stui_sessions.cli.main.import_module", lambda name: pytest.fail(f"imported {name}"))
     result = CliRunner().invoke(main, ["--help"])
     assert result.exit_code == 0
-    assert set(COMMANDS) == {"serve", "call", "backup", "restore", "export", "import", "bench", "schema"}
+    assert set(COMMANDS) == {"serve", "call", "backup", "restore", "db", "export", "import", "bench", "schema"}
     for name, (_, text) in COMMANDS.items():
         assert f"  {name} " in result.output
         assert text in result.output

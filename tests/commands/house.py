@@ -50,6 +50,7 @@ from stui_sessions.domain.finding import (
 from stui_sessions.domain.limits import ClientLists, CreationRate
 from stui_sessions.domain.manager import begin
 from stui_sessions.domain.moving import Needs, ask_for_import
+from stui_sessions.domain.numbers import Numbers
 from stui_sessions.domain.records import Created, Record
 from stui_sessions.domain.times import Expiry, Moment, format_instant
 from stui_sessions.domain.upkeep import record_uses, sweep
@@ -109,7 +110,7 @@ class House:
             ClientLists(allow, deny),
             CreationRate(per_minute),
             lambda number, second, form: f"{'session' if form == 'counter' else form}_{number}_{second}_{next(ids)}",
-            0,
+            Numbers(0),
             lambda: (RemovedCounts(), SweeperStatistics(), ServerStatistics()),
         )
 

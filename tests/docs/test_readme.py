@@ -193,10 +193,12 @@ def test_the_limits_table_names_settings() -> None:
 def subcommands() -> dict[str, click.Command]:
     context = click.Context(main)
     found = {name: main.get_command(context, name) for name in main.list_commands(context)}
+    for group in [command for command in found.values() if isinstance(command, click.Group)]:
+        found |= {f"{group.name} {name}": command for name, command in group.commands.items()}
     return {name: command for name, command in found.items() if command}
 
 
-COMMAND_LINE = re.compile(r"stui-sessions (serve|call|backup|restore|export|import|bench|schema)\b([^`\n]*)")
+COMMAND_LINE = re.compile(r"stui-sessions (serve|call|backup|restore|export|import|bench|schema|db \w+)\b([^`\n]*)")
 DOCUMENTS = ["README.md", "protocol.md", "examples/README.md"]
 
 

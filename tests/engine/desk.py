@@ -27,6 +27,7 @@ from stui_sessions.domain.entities import (
 )
 from stui_sessions.domain.finding import Answer, Question
 from stui_sessions.domain.limits import ClientLists, CreationRate
+from stui_sessions.domain.numbers import Numbers, TimedNumbers
 from stui_sessions.domain.records import Claimed, Created, Joined, Record, apply
 from stui_sessions.domain.times import Expiry, Moment, format_instant
 from stui_sessions.engine.engine import Engine, Operation
@@ -130,9 +131,9 @@ class SteppedStore(MemoryStore):
             self.committed[key] = apply(self.committed.get(key, Absent(key)), record, batch.number)
         return size
 
-    async def read(self, keys: Any) -> dict[Key, Entity]:
+    async def read(self, keys: Any, known: Mapping[Key, int] | None = None) -> dict[Key, Entity]:
         await self.reads.wait(list(keys))
-        return await super().read(keys)
+        return await super().read(keys, known)
 
     async def query(self, question: Question, now: int) -> Answer:
         early = await super().query(question, now) if self.answers_early else None
@@ -169,21 +170,25 @@ class Desk:
         uncertain_until: int = 0,
         per_minute: int = 0,
         operations: Mapping[str, Operation] | None = None,
+        loop: AdvancingLoop | None = None,
+        slot: int = 0,
     ) -> None:
-        self.loop = AdvancingLoop()
+        self.loop = loop or AdvancingLoop()
         self.operations = dict(operations or {})
         self.store = store or SteppedStore()
         self.log = Log()
         self.wall = START
         self.codec = Codec(REGISTRY, limits or WireLimits())
-        ids = count(1)
+        ids = count(slot * 1000 + 1)
         opened = self.run(self.store.open())
         if stored:
-            self.run(self.store.commit(_batch_of(stored, opened.commit + 1)))
+            self.run(self.store.commit(batch_of(stored, opened.commit + 1)))
             self.store.commits.seen.clear()
         self.world = World(
             *(rules or Rules(max_sessions_per_client=100), Expiry(uncertain_until), ClientLists([], [])),
-            *(CreationRate(per_minute), lambda number, second, form: f"new{next(ids)}", len(stored), self._statistics),
+            *(CreationRate(per_minute), lambda number, second, form: f"new{next(ids)}"),
+            *(TimedNumbers(slot) if self.store.is_shared else Numbers(len(stored)), self._statistics),
+            self.store.is_shared,
         )
         committed = opened.commit + bool(stored)
         self.loop.run_until_complete(self._start(committed, resident_limit))
@@ -237,11 +242,15 @@ class Desk:
 
     def close(self) -> None:
         """End it; no fault may have been logged."""
+        self.end()
+        self.loop.close()
+
+    def end(self) -> None:
+        """The same, but the loop goes on for others."""
         for task in self.tasks:
             task.cancel()
         self.loop.run_until_complete(asyncio.gather(*self.tasks, return_exceptions=True))
         self.loop.run_until_complete(_yield())
-        self.loop.close()
         faults = [line for line in self.log.lines if line[0].endswith(".fault")]
         assert faults == []
 
@@ -345,7 +354,7 @@ async def _yield() -> None:
         await asyncio.sleep(0)
 
 
-def _batch_of(stored: tuple[SessionData, ...], number: int) -> Batch:
+def batch_of(stored: tuple[SessionData, ...], number: int) -> Batch:
     """One commit that makes all of these, with their owners and external ids."""
     records: list[Record] = []
     after: dict[Key, Entity] = {}

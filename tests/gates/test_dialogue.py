@@ -271,7 +271,7 @@ def kinds_and_ids(keys: list[Key]) -> set[str]:
 
 
 def test_loads_run_ahead_and_decisions_do_not(held_reads: Desk, peer: Peer) -> None:
-    desk, number = held_reads, held_reads.world.last_number
+    desk, number = held_reads, held_reads.world.numbers.last
     lines = [restore(i, f"x{i}") for i in range(LOOK_AHEAD + 10)]
     lines[4] = request(4, "create_session", client_id="me")  # could be decided now
     lines[5] = request(5, "list_client_sessions", client_id="someone")
@@ -282,7 +282,7 @@ def test_loads_run_ahead_and_decisions_do_not(held_reads: Desk, peer: Peer) -> N
     ahead = {"someone", *(f"x{i}" for i in range(LOOK_AHEAD - 1) if i not in (4, 5, 6, 7))}
     assert kinds_and_ids(desk.store.reads.waiting[0].what) == {"s2", *ahead}
     assert desk.in_flight is None  # nothing was decided yet
-    assert desk.world.last_number == number
+    assert desk.world.numbers.last == number
     desk.store.reads.closed = False
     desk.store.reads.let_go()
     desk.settle()

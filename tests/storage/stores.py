@@ -33,11 +33,14 @@ from stui_sessions.domain.records import (
     Used,
     apply,
 )
+from stui_sessions.engine.clock import wall_clock
 from stui_sessions.errors import StorageError
-from stui_sessions.storage.contract import Batch, Commit, Store
+from stui_sessions.storage.contract import Batch, Commit, Opened, Store
 from stui_sessions.storage.local import Durability, Limits, LocalStore
 from stui_sessions.storage.local.disk import Disk
 from stui_sessions.storage.memory import MemoryStore
+from stui_sessions.storage.postgres import admin
+from stui_sessions.storage.postgres.store import Options, PostgresStore
 
 T0 = 1_756_549_800_000  # 2025-08-30T10:30:00Z
 
@@ -242,6 +245,51 @@ def copy_files(source: Path, target: Path) -> None:
         shutil.copytree(log, f"{target}.log")
 
 
+class PostgresMaker:
+    """Stores in a database that is there for one test; each has a schema of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.stores: list[PostgresStore] = []
+        self.log = RecordingLog()
+        self.clock = Clock()
+
+    async def prepare(self) -> None:
+        """Make the tables."""
+        await admin.init(self.url, "stui_sessions")
+
+    def make(self) -> PostgresStore:
+        self.stores.append(PostgresStore(Options(self.url, timeout=20.0), wall_clock, self.log))
+        return self.stores[-1]
+
+    async def crashed(self, store: Store) -> PostgresStore:
+        assert isinstance(store, PostgresStore)
+        store._lane._channel.drop()
+        return self.make()
+
+    async def again(self, store: Store) -> PostgresStore:
+        return self.make()
+
+    def fail(self, store: Store) -> None:
+        """The database refuses one statement."""
+        assert isinstance(store, PostgresStore)
+        lane = store._lane
+        commit = lane.commit
+
+        async def refused(sql: str, day: int, arrays: list[Any]) -> Any:
+            del lane.commit  # type: ignore[method-assign]
+            return await commit(sql.replace(".lanes SET", ".no_such_table SET"), day, arrays)
+
+        lane.commit = refused  # type: ignore[method-assign]
+
+    def forget_log(self, store: Store) -> None:
+        raise NotImplementedError("its log goes by days: see test_postgres_log.py")
+
+    async def tear_down(self) -> None:
+        for store in self.stores:
+            await store.close(clean=False)
+
+
 class Scribe:
     """Commits to a store, and knows what must be there: the model of the tests.
 
@@ -280,7 +328,9 @@ class Scribe:
         before = self.get(key)
         record = kind(key, before.version + 1, self.at, "test", before.commit, *fields)
         self.records.append(record)
-        self.after[key] = apply(before, record, self.last + 1)
+        # Entities of a shared store come without the number of a commit.
+        number = 0 if self.store is not None and self.store.is_shared else self.last + 1
+        self.after[key] = apply(before, record, number)
 
     def create(self, number: int, *, tenant: str = "", **changes: Any) -> Session:
         """A session; its id, client and moment follow from its number.  It joins its owner and takes its names."""
@@ -352,6 +402,14 @@ class Scribe:
         self._begin()
         return batch
 
+    async def go_on(self, store: Store) -> Opened:
+        """Open `store`, which has what was committed, and go on there."""
+        found = await store.open()
+        self.store = store
+        if store.is_shared:
+            self.last = found.commit
+        return found
+
     async def commit(self) -> int:
         """Commit what is staged; the bytes that it took."""
         batch = self.batch()
@@ -372,6 +430,22 @@ class Scribe:
             assert same(found[key]) == same(entity), key
         for key in more:
             assert isinstance(found[key], Absent)
+
+
+async def logged(scribe: Scribe, since: int = 0) -> list[Commit]:
+    """The commits of the log behind the first `since`, as the scribe has them: numbered by it, each in its order."""
+    store = scribe.store
+    found = [commit async for commit in store.log(0)] if store.is_shared else []
+    if not store.is_shared:
+        return [commit async for commit in store.log(since)]
+    position = found[since - 1].number if since else 0
+    behind = [commit async for commit in store.log(position)]
+    assert behind == found[since:]
+    assert [c.number for c in found] == sorted({c.number for c in found})
+    return [
+        Commit(own.number, sorted(c.records, key=own.records.index))
+        for own, c in zip(scribe.commits[since:], behind, strict=True)
+    ]
 
 
 def same(entity: Entity) -> Any:

@@ -44,6 +44,7 @@ class Foreseen(Struct, gc=False):
 
     request: Request
     weight: int  # bytes of memory, about: its line, which its id is a view of, and what was copied from it
+    attempt: Attempt | None = None  # notes when it came, where the engine wants to know
 
 
 Item = bytes | Overflow | Foreseen | Attempt | Reply | Malformed
@@ -184,13 +185,28 @@ class Dialogue:
             self.proceed()
 
     def redo(self, failed: int, refusal: Refusal | None) -> None:
-        again: deque[Item] = deque(self._item_again(d, failed, refusal) for d in self._waiting)
+        waiting = self._waiting
+        kept = [d for d in waiting if d.commit < failed]  # on their way, with an open end
+        again: deque[Item] = deque(self._item_again(d, failed, refusal) for d in waiting[len(kept) :])
         for item in self.backlog or ():
             if type(item) is Attempt:
                 item.ask_again()
             again.append(item)
-        self._waiting, self._held, self.backlog = [], 0, again
+        if kept and refusal is not None:
+            kept = self._refuse_reads(kept, refusal)
+        self._waiting, self._held, self.backlog = kept, sum(d.weight for d in kept), again
+        if kept:
+            self._engine.hold(self)
         self.proceed()
+
+    def _refuse_reads(self, kept: list[Decided], refusal: Refusal) -> list[Decided]:
+        """Those who only read need not wait for the end of what others wrote; returns the others."""
+        now = self._engine.clock()
+        count = next((place for place, d in enumerate(kept) if d.wrote), len(kept))
+        replies = [d.reply if d.again is None else failure(d.reply.id, refusal, now.text) for d in kept[:count]]
+        if replies:
+            self._send(encode_lines(replies))
+        return kept[count:]
 
     def _item_again(self, d: Decided, failed: int, refusal: Refusal | None) -> Item:
         """What becomes of one that waited for a commit that failed, or for a later one."""
@@ -284,7 +300,7 @@ class Dialogue:
         if isinstance(item, Attempt):
             decided = self._engine.retry(item, now)
         elif isinstance(item, Foreseen):
-            decided = self._engine.ask(item.request, self._caller, now, self.resume)
+            decided = self._engine.ask(item.request, self._caller, now, self.resume, item.attempt)
         else:
             return Decided(self._answer(item, now), 0)
         if isinstance(decided, Attempt):
@@ -326,7 +342,7 @@ class Dialogue:
                     foreseen = backlog[i] = self._foreseen(item)
                 except Malformed:
                     continue
-                self._engine.foresee(foreseen.request, self._caller)
+                foreseen.attempt = self._engine.foresee(foreseen.request, self._caller, self.resume)
 
     def _foreseen(self, line: bytes) -> Foreseen:
         return Foreseen(self._codec.decode(line), _weight_decoded(line))

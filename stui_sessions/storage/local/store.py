@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from stui_sessions.storage import files
 from stui_sessions.storage.background import interruptible
 from stui_sessions.storage.border import Log, is_full, translate
 from stui_sessions.storage.contract import Batch, Commit, Conflict, Opened, Usage
-from stui_sessions.storage.counting import Tally, is_counted, structural
+from stui_sessions.storage.counting import Tally, is_counted, newer, structural
 from stui_sessions.storage.local import backup, past, schema, segments, start
 from stui_sessions.storage.local.disk import Disk
 from stui_sessions.storage.local.log import CommitLog, Durability
@@ -50,6 +50,8 @@ class LocalStore:
     `clock` (ms) dates the log and paces the progress lines of a long replay.
     `limits` may be replaced while it runs.
     """
+
+    is_shared = False
 
     def __init__(
         self,
@@ -301,8 +303,11 @@ class LocalStore:
 
     # -- reading
 
-    async def read(self, keys: Sequence[Key]) -> dict[Key, Entity]:
+    async def read(self, keys: Sequence[Key], known: Mapping[Key, int] | None = None) -> dict[Key, Entity]:
         """See `Store.read`."""
+        return newer(await self._read(keys), known)
+
+    async def _read(self, keys: Sequence[Key]) -> dict[Key, Entity]:
         get = self._unwritten.get
         found = {key: get(key) for key in keys}
         missing = [key for key, entity in found.items() if entity is None]
@@ -312,10 +317,10 @@ class LocalStore:
             with self._pins.hold():
                 stored = await self._reader.read(missing)
                 # Committed meanwhile: dropped only behind this read.
-                newer = {key: entity for key in missing if (entity := get(key)) is not None}
+                later = {key: entity for key in missing if (entity := get(key)) is not None}
             self._unwritten.remember(stored.values())
             found |= stored
-            found |= newer
+            found |= later
         return found  # type: ignore[return-value]
 
     async def query(self, question: Question, now: int) -> Answer:
