@@ -17,7 +17,7 @@ import structlog
 
 from stui_sessions.app.stores import local_limits, make_store, shown_database
 from stui_sessions.commands import REGISTRY
-from stui_sessions.commands.operating import RemovedCounts, ServerStatistics, SweeperStatistics
+from stui_sessions.commands.operating import RemovedCounts, ServerStatistics, StorageStatistics, SweeperStatistics
 from stui_sessions.config import Settings, check_exposure, database_path, is_url
 from stui_sessions.domain.caller import Caller
 from stui_sessions.domain.draft import Rules, World
@@ -199,11 +199,12 @@ class App:
         for listener in self._listeners:
             _announce(f"listening {listener.url}")
         database = shown_database(self._database, self.settings)
-        self._log.info("started", listeners=len(sockets), database=database, durability=self.settings.durability)
+        durability = self._store.promise().meaning or self.settings.durability
+        self._log.info("started", listeners=len(sockets), database=database, durability=durability)
 
     def _statistics(self) -> tuple[RemovedCounts, SweeperStatistics, ServerStatistics]:
         """What the rest of the server tells of itself, for statistics."""
-        usage, cache = self._store.usage(), self.engine.cache
+        usage, p, cache = self._store.usage(), self._store.promise(), self.engine.cache
         return (
             RemovedCounts(**self.removed.by_reason()),
             SweeperStatistics(self.sweeper.runs, self.sweeper.last_run),
@@ -214,6 +215,7 @@ class App:
                 database_bytes=usage.disk,
                 resident_sessions=cache.sessions,
                 resident_bytes=cache.bytes,
+                storage=StorageStatistics(p.kind, p.fsync, p.synchronous_commit, p.synchronous_standbys),
             ),
         )
 

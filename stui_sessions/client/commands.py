@@ -375,9 +375,12 @@ class Commands(Asker):
         parameters: dict[str, Any] = {"backup_id": backup_id, "offset": offset}
         return await self._get(ReadBackupResult, "read_backup", parameters, reply_timeout)
 
-    async def ping(self, *, reply_timeout: Seconds = DEFAULT) -> PingResult:
-        """Answers. For health checks and keeping a connection warm."""
-        parameters: dict[str, Any] = {}
+    async def ping(self, *, storage: bool | None = None, reply_timeout: Seconds = DEFAULT) -> PingResult:
+        """Answers. For health checks and keeping a connection warm.
+
+        storage: Ask the store too, to see whether this server is fit for work.
+        """
+        parameters: dict[str, Any] = {"storage": storage}
         return await self._get(PingResult, "ping", parameters, reply_timeout)
 
     async def describe(self, command: str | None = None, *, reply_timeout: Seconds = DEFAULT) -> DescribeResult:

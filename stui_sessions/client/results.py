@@ -10,7 +10,7 @@ Made by `stui-sessions schema --client` from the registry of commands: not to be
 
 from typing import Any, Literal
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 JsonObject = dict[str, Any]
 
@@ -18,8 +18,8 @@ __all__ = [
     "BeginBackupResult", "CloseResult", "CreateResult", "DeleteResult", "DescribeResult", "Details", "ExportResult",
     "ExportRow", "ExtendResult", "GetResult", "ImportFailure", "ImportRename", "ImportResult", "InfoResult",
     "JsonObject", "Limits", "ListResult", "OpenResult", "PageResult", "PingResult", "RESULTS", "ReadBackupResult",
-    "RemovedCounts", "RestoreResult", "ServerStatistics", "StatisticsResult", "StatusCounts", "Summary",
-    "SweeperStatistics", "TouchResult", "UndeleteResult", "UpdateResult", "ValidateResult",
+    "RemovedCounts", "RestoreResult", "ServerStatistics", "StatisticsResult", "StatusCounts", "StorageStatistics",
+    "Summary", "SweeperStatistics", "TouchResult", "UndeleteResult", "UpdateResult", "ValidateResult",
 ]
 
 
@@ -148,6 +148,15 @@ class SweeperStatistics(Struct):
     last_run: str | None = None
 
 
+class StorageStatistics(Struct):
+    """The store, and what it promises of a change that was acknowledged."""
+
+    kind: Literal["memory", "local", "postgresql"] = 'memory'
+    fsync: bool = False
+    synchronous_commit: str | None = None
+    synchronous_standbys: str | None = None
+
+
 class ServerStatistics(Struct):
     """The process."""
 
@@ -157,6 +166,7 @@ class ServerStatistics(Struct):
     database_bytes: int = 0
     resident_sessions: int = 0
     resident_bytes: int = 0
+    storage: StorageStatistics = field(default_factory=StorageStatistics)
 
 
 class Limits(Struct):

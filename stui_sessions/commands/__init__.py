@@ -4,7 +4,7 @@ from stui_sessions.commands import ending, labels, lists, looking, moving, openi
 from stui_sessions.protocol.records import SessionRecord
 from stui_sessions.protocol.registry import Registry
 
-PROTOCOL_VERSION = "1.1.0"
+PROTOCOL_VERSION = "1.2.0"
 """The version of the contract.  What a change asks for is in `protocol/lock.py`; a test holds them together."""
 
 REGISTRY = Registry(

@@ -1,8 +1,8 @@
 """The server itself: is it there, what it counts, what it speaks, a copy of its store."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from stui_sessions.commands.shared import NoParams
 from stui_sessions.domain.draft import Draft
@@ -14,15 +14,23 @@ from stui_sessions.protocol.registry import Command
 # -- ping
 
 
+class PingParams(Struct, forbid_unknown_fields=True, gc=False):
+    storage: Annotated[
+        bool, Meta(description="Ask the store too, to see whether this server is fit for work.")
+    ] = False
+
+
 class PingResult(Struct, gc=False):
     pong: Annotated[bool, Meta(description="Always true.")]
 
 
-def ping(draft: Draft, p: NoParams) -> PingResult:
+def ping(draft: Draft, p: PingParams) -> PingResult:
+    if p.storage:
+        draft.ask(Counts(draft.caller.tenant))
     return PingResult(True)
 
 
-PING = Command("ping", "Answers. For health checks and keeping a connection warm.", NoParams, PingResult, ping)
+PING = Command("ping", "Answers. For health checks and keeping a connection warm.", PingParams, PingResult, ping)
 
 
 # -- what a client may ask for
@@ -142,6 +150,23 @@ class SweeperStatistics(Struct, gc=False):
     last_run: Annotated[str | None, Meta(description="When the last one ended; UTC. `null` before the first.")] = None
 
 
+class StorageStatistics(Struct, gc=False):
+    """The store, and what it promises of a change that was acknowledged."""
+
+    kind: Annotated[
+        Literal["memory", "local", "postgresql"],
+        Meta(description="In memory alone, files of this server, or a PostgreSQL that other servers may share."),
+    ] = "memory"
+    fsync: Annotated[bool, Meta(description="It is on disk and survives a crash of the machine.")] = False
+    synchronous_commit: Annotated[
+        str | None, Meta(description="PostgreSQL's setting of that name; `null` for other stores.")
+    ] = None
+    synchronous_standbys: Annotated[
+        str | None,
+        Meta(description="PostgreSQL's `synchronous_standby_names`, empty for none; `null` for other stores."),
+    ] = None
+
+
 class ServerStatistics(Struct, gc=False):
     """The process."""
 
@@ -153,6 +178,9 @@ class ServerStatistics(Struct, gc=False):
     database_bytes: Annotated[int, Meta(ge=0, description="All files of the database, the log included.")] = 0
     resident_sessions: Annotated[int, Meta(ge=0, description="Sessions in memory.")] = 0
     resident_bytes: Annotated[int, Meta(ge=0, description="Memory that they take, about.")] = 0
+    storage: Annotated[StorageStatistics, Meta(description="The store, and what it promises.")] = field(
+        default_factory=StorageStatistics
+    )
 
 
 class StatisticsResult(Struct, gc=False):

@@ -52,7 +52,7 @@ Numbers become Python's: `1.10` is 1.1 and `-0` is 0 (an integer of 40 digits st
 
 from typing import Any, Literal
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 JsonObject = dict[str, Any]
 '''
@@ -182,6 +182,8 @@ def _field(info: FieldInfo, annotation: Any) -> str:
         bare = _result_type(annotation).removesuffix(" | UnsetType")
         return f"{bare} = UNSET  # type: ignore[assignment]  # UNSET where the request asked for that"
     text = _result_type(annotation)
+    if info.default_factory is not NODEFAULT:
+        return f"{text} = field(default_factory={info.default_factory.__name__})"
     if info.default is not NODEFAULT:
         return f"{text} = {'UNSET' if text.endswith('UnsetType') else repr(info.default)}"
     return text

@@ -51,6 +51,11 @@ class Backups:
 
     async def begin(self, parameters: NoParams, caller: Caller) -> BeginBackupResult:
         """Begin a copy.  Raises Refusal."""
+        if self._store.is_shared:
+            raise Refusal(
+                "backup_unavailable",
+                "the sessions are in PostgreSQL: copy that with pg_basebackup or pg_dump, or export the sessions",
+            )
         if self._database is None:
             raise Refusal("backup_unavailable", "this server keeps nothing on disk, so there is nothing to copy")
         async with self._beginning:  # dropping the old copy awaits: meanwhile no other caller may begin one

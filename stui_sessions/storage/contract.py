@@ -18,7 +18,7 @@ written.  Calls may overlap each other, but for `commit`: one at a time.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
@@ -81,6 +81,16 @@ class Usage(Struct):
 
     disk: int  # all its files
     behind: int  # log that is not in the tables yet, and has to be replayed after a crash
+
+
+class Promise(Struct, frozen=True):
+    """What a store says of changes that it has acknowledged."""
+
+    kind: Literal["memory", "local", "postgresql"]
+    fsync: bool  # they are on disk
+    synchronous_commit: str | None = None  # PostgreSQL's settings
+    synchronous_standbys: str | None = None
+    meaning: str = ""  # in words, for a log
 
 
 class Store(Protocol):
@@ -150,6 +160,9 @@ class Store(Protocol):
 
     def usage(self) -> Usage:
         """What it takes now."""
+
+    def promise(self) -> Promise:
+        """What an acknowledged change survives."""
 
     async def close(self, clean: bool) -> None:
         """Close; `clean` says that all uses have been recorded.  StorageError if that could not be noted."""

@@ -20,7 +20,7 @@ from stui_sessions.domain.finding import (
 from stui_sessions.domain.records import Updated
 from stui_sessions.domain.times import Expiry
 from stui_sessions.errors import StorageError
-from stui_sessions.storage.contract import Batch, Commit, Conflict, LogGone, Opened, Usage
+from stui_sessions.storage.contract import Batch, Commit, Conflict, LogGone, Opened, Promise, Usage
 from stui_sessions.storage.counting import Tally, bare, due_at, is_counted, is_stored, newer, structural
 
 KEPT_BYTES = 16 * 2**20
@@ -161,6 +161,10 @@ class MemoryStore:
     def usage(self) -> Usage:
         """See `Store.usage`: what it takes in memory, about."""
         return Usage(self._log_bytes + self._state_bytes, 0)
+
+    def promise(self) -> Promise:
+        """See `Store.promise`."""
+        return Promise("memory", False)
 
     async def close(self, clean: bool) -> None:
         """See `Store.close`."""

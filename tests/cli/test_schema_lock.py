@@ -36,7 +36,7 @@ def older(**pong: Any) -> str:
 def test_the_copy_is_what_the_command_prints(locked: Path) -> None:
     result = lock()
     assert result.exit_code == 0
-    assert result.stdout == f"{locked} is written: 1.1.0\n"
+    assert result.stdout == f"{locked} is written: 1.2.0\n"
     assert locked.read_text("utf-8") == CliRunner().invoke(main, ["schema"]).stdout
     assert lock().exit_code == 0
 
@@ -47,7 +47,7 @@ def test_a_change_that_the_version_does_not_tell_is_refused(locked: Path) -> Non
     result = lock()
     assert result.exit_code == 1
     assert "ping.result.pong: type string -> boolean" in result.stderr
-    assert "protocol_version is 1.1.0 and must be 2.0.0 or higher" in result.stderr
+    assert "protocol_version is 1.2.0 and must be 2.0.0 or higher" in result.stderr
     assert locked.read_text() == before
 
 

@@ -640,7 +640,13 @@ def test_statistics(house: House) -> None:
         "sessions_by_status": {"live": 3, "expired": 0, "closed": 0, "deleted": 0},
         "removed_by_reason": {"expired": 0, "closed": 0, "deleted": 0, "purged": 0, "replaced": 0},
         "sweeper": {"runs": 0, "last_run": None},
-        "server": dict.fromkeys(ServerStatistics.__struct_fields__, 0),
+        "server": dict.fromkeys(ServerStatistics.__struct_fields__, 0)
+        | {
+            "storage": {
+                **{"kind": "memory", "fsync": False},
+                **{"synchronous_commit": None, "synchronous_standbys": None},
+            }
+        },
         "limits": LIMITS,
     }
     house.do("close_session", session_id=b)
@@ -661,7 +667,7 @@ def test_statistics_count_the_expired_until_the_sweeper_has_passed(house: House)
 
 
 def test_ping(house: House) -> None:
-    assert plain(house.do("ping")) == {"pong": True}
+    assert plain(house.do("ping")) == plain(house.do("ping", storage=True)) == {"pong": True}
     assert house.changes() == []
 
 

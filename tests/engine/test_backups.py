@@ -18,6 +18,7 @@ from stui_sessions.engine.backups import IDLE_SECONDS, Backups, _Copy
 from stui_sessions.errors import Refusal, StorageError
 from stui_sessions.storage.memory import MemoryStore
 from tests.engine.desk import Desk, StoreGate
+from tests.engine.nodes import Common, NodeStore
 
 CONTENT = bytes(range(256)) * 1000
 
@@ -147,6 +148,12 @@ def test_one_copy_at_a_time(bench: Bench) -> None:
 def test_nothing_on_disk_is_nothing_to_copy(bench: Bench) -> None:
     nowhere = Backups(MemoryStore(), None, lambda connection: True, bench.desk.log)
     assert bench.refusal(nowhere.begin(NoParams(), Caller("local"))) == "backup_unavailable"
+
+
+def test_what_is_in_postgresql_is_copied_by_its_own_tools(bench: Bench) -> None:
+    shared = Backups(NodeStore(Common()), None, lambda connection: True, bench.desk.log)
+    with pytest.raises(Refusal, match="pg_basebackup or pg_dump"):
+        bench.desk.run(shared.begin(NoParams(), Caller("local")))
 
 
 # -- copies that nobody wants any more

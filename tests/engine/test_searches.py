@@ -372,3 +372,20 @@ def test_requests_behind_a_question_keep_their_order(desk: Desk) -> None:
     assert peer.ids == [1, 2, 3, 4, 5, 6]
     ids = [{row["session_id"] for row in reply["result"].get("sessions", ())} for reply in peer.replies]
     assert (ids[0], ids[2], ids[5]) == ({"a", "b", "c"}, {"a", "c"}, {"a", "b", "c"})
+
+
+# -- is the store there?
+
+
+def test_a_ping_may_go_through_to_the_store(desk: Desk) -> None:
+    desk.store.queries.closed = True
+    peer = desk.peer()
+    peer.ask(1, "ping")
+    assert peer.replies[-1]["result"] == {"pong": True}
+    for fails in (False, True):
+        peer.ask(2, "ping", storage=True)
+        desk.settle()
+        assert len(peer.replies) == 1 + fails
+        (desk.store.queries.fail(UNAVAILABLE) if fails else desk.store.queries.let_go())
+        desk.settle()
+    assert peer.codes == ["ok", "ok", "storage_unavailable"]

@@ -64,6 +64,7 @@ GOOD: dict[str, Any] = {
     "id_format": "hex",
     "resume": False,
     "revive": True,
+    "storage": True,
     "on_conflict": "new",
     "mode": "merge",
     "reply": "brief",

@@ -27,7 +27,7 @@ def references(value: Any) -> set[str]:
 
 def test_without_a_command_it_is_the_whole_contract() -> None:
     assert told() == WHOLE
-    assert told()["protocol_version"] == PROTOCOL_VERSION == "1.1.0"
+    assert told()["protocol_version"] == PROTOCOL_VERSION == "1.2.0"
 
 
 @pytest.mark.parametrize("name", REGISTRY.names)

@@ -122,6 +122,7 @@ TAKEN: dict[str, list[Any]] = {
     "include": [[], ["state"]],
     "resume": [True, False],
     "revive": [True, False],
+    "storage": [True, False],
     "pin": [True, False],
     "purge": [True, False],
     "id_format": ["counter", "timestamp", "hex"],
@@ -173,7 +174,7 @@ REFUSED: dict[str, list[Any]] = {
 def test_every_parameter_with_a_limit_is_met_on_both_sides_of_it() -> None:
     free = {name for name, value in GOOD.items() if isinstance(value, dict)} | {"session_id"}
     assert set(TAKEN) == set(GOOD) - free
-    assert set(TAKEN) - set(REFUSED) == {"resume", "revive", "pin", "purge", "command"}
+    assert set(TAKEN) - set(REFUSED) == {"resume", "revive", "storage", "pin", "purge", "command"}
 
 
 @pytest.mark.parametrize(

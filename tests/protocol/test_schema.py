@@ -213,7 +213,7 @@ def test_a_row_says_type_limits_default_and_meaning() -> None:
     assert '| `include` | array of up to 1 of `"state"` | no | `[]` |' in section("get_session")
     assert "| `title` | string of 1 to 1000 characters or null | no |  |" in section("update_session")
     assert "| `session_id` | string of 1 to 8192 characters | yes |  |" in section("update_session")
-    assert "No parameters." in section("ping")
+    assert "No parameters." in section("get_session_statistics")
     assert section("ping").endswith("Errors: [those that any request can get](#error-codes).\n")
 
 

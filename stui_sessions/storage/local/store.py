@@ -24,7 +24,7 @@ from stui_sessions.errors import StartError, StorageDamaged, StorageError
 from stui_sessions.storage import files
 from stui_sessions.storage.background import interruptible
 from stui_sessions.storage.border import Log, is_full, translate
-from stui_sessions.storage.contract import Batch, Commit, Conflict, Opened, Usage
+from stui_sessions.storage.contract import Batch, Commit, Conflict, Opened, Promise, Usage
 from stui_sessions.storage.counting import Tally, is_counted, newer, structural
 from stui_sessions.storage.local import backup, past, schema, segments, start
 from stui_sessions.storage.local.disk import Disk
@@ -364,6 +364,10 @@ class LocalStore:
             raise StorageError(str(error)) from error
         finally:
             await self._tables.shrink()
+
+    def promise(self) -> Promise:
+        """See `Store.promise`."""
+        return Promise("local", self._durability == "full")
 
     def usage(self) -> Usage:
         """See `Store.usage`."""

@@ -12,6 +12,7 @@ from typing import Any
 from stui_sessions.errors import StorageError
 from stui_sessions.storage.border import Log
 from stui_sessions.storage.postgres import statements
+from stui_sessions.storage.postgres.admin import Promise, promise
 from stui_sessions.storage.postgres.channel import Readers
 from stui_sessions.storage.postgres.connection import sqlstate, translate
 from stui_sessions.storage.postgres.lanes import Lane
@@ -40,6 +41,8 @@ class Keeper:
     def __init__(self, readers: Readers, schema: str, retention: float, time: DatabaseTime, log: Log) -> None:
         self.disk = 0
         """Bytes of all tables, as of the last round."""
+        self.promise = Promise(False, "", "")
+        """What the database promises, as of the last round."""
         self._readers = readers
         self._schema = schema
         self._retention = retention
@@ -69,8 +72,9 @@ class Keeper:
         await self.make_partitions()
         await self._drop_partitions()
         await self._fold_lanes()
-        rows = await self._readers.fetch("asking for sizes", statements.SIZES, self._schema)
-        self.disk = rows[0][0]
+        async with self._readers.channel("asking for sizes and settings") as channel:
+            self.disk = (await channel.fetch(statements.SIZES, self._schema))[0][0]
+            self.promise = await promise(await channel.open())
 
     async def make_partitions(self) -> None:
         """The partitions of today and the days to come."""

@@ -17,7 +17,7 @@ from stui_sessions.domain.finding import Answer, Counts, Due, Listing, Question,
 from stui_sessions.domain.times import Expiry
 from stui_sessions.errors import StorageError
 from stui_sessions.storage.border import Log
-from stui_sessions.storage.contract import Batch, Commit, Conflict, LogGone, Opened, Usage
+from stui_sessions.storage.contract import Batch, Commit, Conflict, LogGone, Opened, Promise, Usage
 from stui_sessions.storage.postgres import admin, statements
 from stui_sessions.storage.postgres.batches import arguments, counted_keys, decode_record, hash_of, name_of
 from stui_sessions.storage.postgres.channel import Readers
@@ -81,8 +81,8 @@ class PostgresStore:
         async with self._readers.channel("opening the database") as channel:
             connection = await channel.open()
             admin.refuse_version(await admin.version(connection, schema), schema)
-            promise = await admin.promise(connection)
-            admin.refuse_unsafe(promise, self.options.allow_unsafe)
+            self._keeper.promise = await admin.promise(connection)
+            admin.refuse_unsafe(self._keeper.promise, self.options.allow_unsafe)
             asked_at = monotonic()
             self.time.note((await channel.fetch(f"SELECT {statements.NOW}"))[0][0], asked_at)
         await self._keeper.make_partitions()
@@ -244,6 +244,11 @@ class PostgresStore:
     def usage(self) -> Usage:
         """See `Store.usage`."""
         return Usage(self._keeper.disk, 0)
+
+    def promise(self) -> Promise:
+        """See `Store.promise`; as of the last minute."""
+        p = self._keeper.promise
+        return Promise("postgresql", p.fsync, p.synchronous_commit, p.standbys, admin.meaning(p))
 
 
 def _wanted(keys: Sequence[tuple[int, Key]], known: Mapping[Key, int], width: int) -> list[Any]:
