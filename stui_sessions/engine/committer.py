@@ -30,6 +30,8 @@ class Committer:
         self._store = store
         self._engine = engine
         self._patience = patience
+        self._late: asyncio.TimerHandle | None = None
+        self._is_late = False
         self._feed = feed
         self._log = log
         self._sleeping: asyncio.Future[None] | None = None
@@ -80,15 +82,24 @@ class Committer:
 
     async def _watched(self, batch: Batch) -> int:
         """Commit, however long that takes; what gathers behind it meanwhile does not wait for ever."""
+        self._wait_on()
+        try:
+            return await self._store.commit(batch)
+        finally:
+            assert self._late is not None
+            self._late.cancel()
+            self._is_late = False
+
+    def _wait_on(self) -> None:
         assert self._patience is not None
-        committing = asyncio.ensure_future(self._store.commit(batch))
-        is_told = False
-        while not (await asyncio.wait([committing], timeout=self._patience))[0]:
-            if not is_told:
-                self._log.warning("storage.unanswered", seconds=self._patience)
-            is_told = True
-            self._engine.refuse_gathered(_UNANSWERED)
-        return committing.result()
+        self._late = asyncio.get_running_loop().call_later(self._patience, self._refuse_gathered)
+
+    def _refuse_gathered(self) -> None:
+        if not self._is_late:
+            self._log.warning("storage.unanswered", seconds=self._patience)
+        self._is_late = True
+        self._engine.refuse_gathered(_UNANSWERED)
+        self._wait_on()
 
     def _note_success(self, batch: Batch, size: int, look: int) -> None:
         engine = self._engine

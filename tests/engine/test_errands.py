@@ -6,7 +6,7 @@ import pytest
 
 from stui_sessions.commands import REGISTRY
 from stui_sessions.commands.ending import SessionParams
-from stui_sessions.commands.operating import NoParams
+from stui_sessions.commands.operating import PingParams
 from stui_sessions.errors import Refusal, StorageError
 from stui_sessions.storage.contract import Conflict
 from tests.engine.desk import Desk, request, stored_session
@@ -30,7 +30,7 @@ def refusal_of(task: "asyncio.Task[object]") -> str:
 
 def test_what_waits_for_nothing_is_there_at_once() -> None:
     with Desk() as desk:
-        assert desk.run(desk.engine.run(REGISTRY["ping"], NoParams())).pong
+        assert desk.run(desk.engine.run(REGISTRY["ping"], PingParams())).pong
 
 
 def test_a_change_is_told_when_it_is_on_disk() -> None:

@@ -278,7 +278,7 @@ class PostgresMaker:
 
         async def refused(sql: str, day: int, arrays: list[Any]) -> Any:
             del lane.commit  # type: ignore[method-assign]
-            return await commit(sql.replace(".lanes SET", ".no_such_table SET"), day, arrays)
+            return await commit(sql.replace(".lanes", ".no_such_table"), day, arrays)
 
         lane.commit = refused  # type: ignore[method-assign]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -23,8 +23,8 @@ NO_ORDER = 0
 class Arguments(NamedTuple):
     """What a batch asks of the database."""
 
-    is_plain: bool  # it goes with the statement for that
-    arrays: list[Any]  # the parameters, one array a column
+    kind: Literal["single", "plain", "full"]  # the statement that it goes with
+    parameters: list[Any]  # behind lane, batch and day; one array a column, but for a single
     size: int  # bytes of its records
 
 
@@ -43,12 +43,15 @@ def arguments(batch: Batch, before: dict[Key, Entity]) -> Arguments:
     """The parameters of a batch.  `before`: at least what `counted_keys` names, as of the commit before."""
     records, size = _records(batch.records)
     if not structural(batch.records) and batch.expected.keys() == batch.after.keys() and all(batch.expected.values()):
-        return Arguments(True, [*_plain(batch), *records], size)
+        columns = [*_plain(batch), *records]
+        if len(batch.records) == 1:
+            return Arguments("single", [column[0] for column in columns], size)
+        return Arguments("plain", columns, size)
     given = _full(batch, before)
     arrays: list[Any] = []
-    for name, columns in FULL_INPUT[:-1]:
-        arrays += _columns(given[name], len(columns))
-    return Arguments(False, [*arrays, *records], size)
+    for name, wanted in FULL_INPUT[:-1]:
+        arrays += _columns(given[name], len(wanted))
+    return Arguments("full", [*arrays, *records], size)
 
 
 def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[Any]:

@@ -45,6 +45,7 @@ class Lane:
     def __init__(self, url: str, schema: str, timeout: float, log: Log) -> None:
         self._channel = Channel(url, timeout)
         self._patience = min(timeout, PATIENCE)
+        self._looking: asyncio.Task[None] | None = None
         self._log = log
         self.name = ""
         """Of the row; empty while there is none."""
@@ -92,14 +93,24 @@ class Lane:
 
     async def _fetch(self, sql: str, *arguments: Any) -> list[Any]:
         """The rows of a statement; a server that no longer answers is left once another has taken its place."""
-        task = asyncio.ensure_future(self._channel.fetch(sql, *arguments))
-        while True:
-            done, _ = await asyncio.wait([task], timeout=self._patience)
-            if not done and await self._channel.has_moved():
-                self._log.warning("storage.moved")
-                self._channel.drop()
-            if task.done():
-                return task.result()
+        watch = asyncio.get_running_loop().call_later(self._patience, self._look_around)
+        try:
+            return await self._channel.fetch(sql, *arguments)
+        finally:
+            watch.cancel()
+            if self._looking is not None:
+                self._looking.cancel()
+                self._looking = None
+
+    def _look_around(self) -> None:
+        self._looking = asyncio.create_task(self._leave_when_moved())
+
+    async def _leave_when_moved(self) -> None:
+        """Ask now and then whether the database is elsewhere; then the statement that waits here is broken off."""
+        while not await self._channel.has_moved():
+            await asyncio.sleep(self._patience)
+        self._log.warning("storage.moved")
+        self._channel.drop()
 
     async def _was_committed(self, error: BaseException) -> bool:
         """Whether the last batch was committed: asked again and again, until the database answers."""

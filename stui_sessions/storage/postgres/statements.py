@@ -75,6 +75,29 @@ def plain(schema: str) -> str:
     )
 
 
+def single(schema: str) -> str:
+    """One record of one session that saves state or uses it: a batch of one, which nobody else waits for.
+
+    $1 lane, $2 batch, $3 day; then the columns of the session and of the record, as in `plain`.
+    """
+    s = quoted(schema)
+    columns = ("listed_at", "due_at")
+    moved = ", ".join(_moved(name).replace(f"u.{name}", f"${place}") for place, name in enumerate(columns, 8))
+    return f"""WITH lane AS (
+    SELECT 1 FROM {s}.lanes WHERE lane = $1 AND last_batch = $2::bigint - 1 AND is_open FOR NO KEY UPDATE
+),
+saved AS (
+    UPDATE {s}.sessions t SET version = $7, {moved}, size = $10, head_crc = $11, crc = $12, head = $13, data = $14
+    WHERE tenant = $4 AND session_id = $5 AND version = $6 AND EXISTS (SELECT 1 FROM lane) RETURNING 1
+),
+marked AS (UPDATE {s}.lanes SET last_batch = $2, seen_at = {NOW} WHERE lane = $1 AND EXISTS (SELECT 1 FROM saved)),
+kept AS (
+    INSERT INTO {s}.records (day, xact, hash, version, data)
+    SELECT $3::int, {_XACT}, $15::bigint, $16::bigint, $17::bytea FROM saved
+)
+SELECT EXISTS (SELECT 1 FROM saved), {NOW}"""
+
+
 SESSION_COLUMNS = (
     ("tenant", "bytea"),
     ("session_id", "bytea"),

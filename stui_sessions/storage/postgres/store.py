@@ -70,7 +70,11 @@ class PostgresStore:
         self._lists = Lists(self._readers, schema)
         self._keeper = Keeper(self._readers, schema, options.log_retention, self.time, log)
         self._keeping: asyncio.Task[None] | None = None
-        self._plain, self._full = statements.plain(schema), statements.full(schema)
+        self._statements = {
+            "single": statements.single(schema),
+            "plain": statements.plain(schema),
+            "full": statements.full(schema),
+        }
         self._sessions_of, self._anything_of = statements.sessions_of(schema), statements.anything_of(schema)
 
     # -- its life
@@ -143,9 +147,8 @@ class PostgresStore:
         missing = [key for key in counted_keys(batch.records) if key not in batch.before]
         before = batch.before | (await self.read(missing) if missing else {})
         given = arguments(batch, before)
-        sql = self._plain if given.is_plain else self._full
         while True:
-            outcome = await self._send(sql, given.arrays)
+            outcome = await self._send(self._statements[given.kind], given.parameters)
             if outcome.committed:
                 self._commit = batch.number
                 return given.size
