@@ -172,6 +172,7 @@ class Desk:
         operations: Mapping[str, Operation] | None = None,
         loop: AdvancingLoop | None = None,
         slot: int = 0,
+        patience: float | None = None,
     ) -> None:
         self.loop = loop or AdvancingLoop()
         self.operations = dict(operations or {})
@@ -191,10 +192,12 @@ class Desk:
             self.store.is_shared,
         )
         committed = opened.commit + bool(stored)
-        self.loop.run_until_complete(self._start(committed, resident_limit))
+        self.loop.run_until_complete(self._start(committed, resident_limit, patience))
 
-    async def _start(self, committed: int, resident_limit: int) -> None:
-        self.engine = Engine(self.world, self.store, self.clock, committed, resident_limit, self.operations, self.log)
+    async def _start(self, committed: int, resident_limit: int, patience: float | None) -> None:
+        self.engine = Engine(
+            *(self.world, self.store, self.clock, committed, resident_limit, self.operations, self.log, patience)
+        )
         self.removed = RemovedSessions(self.engine.feed)
         self.sweeper = Sweeper(self.engine, self.store, self.log)
         jobs = self.engine.committer.run(), self.engine.loader.run()

@@ -91,14 +91,17 @@ class NodeStore(SteppedStore):
 class Nodes:
     """Some servers, and what is stored for all of them."""
 
-    def __init__(self, number: int, *stored: SessionData, rules: Rules | None = None) -> None:
+    def __init__(
+        self, number: int, *stored: SessionData, rules: Rules | None = None, patience: float | None = None
+    ) -> None:
         self.loop = AdvancingLoop()
         self.common = Common()
         self.loop.run_until_complete(self.common.open())
         if stored:
             self.loop.run_until_complete(self.common.take(batch_of(stored, 1)))
         self.desks = [
-            Desk(rules=rules, store=NodeStore(self.common), loop=self.loop, slot=slot) for slot in range(number)
+            Desk(rules=rules, store=NodeStore(self.common), loop=self.loop, slot=slot, patience=patience)
+            for slot in range(number)
         ]
 
     @property
