@@ -1,16 +1,18 @@
 """Requests on their way: one that waits for loads, one that is decided, and who waits for either."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, final
 
 from msgspec import Struct
 
 from stui_sessions.domain.caller import Caller
+from stui_sessions.domain.draft import Bucket
 from stui_sessions.domain.entities import Key
 from stui_sessions.domain.finding import Answer, Question
 from stui_sessions.errors import Refusal
 from stui_sessions.protocol.messages import Reply
 from stui_sessions.protocol.registry import Request
+from stui_sessions.storage.contract import Batch
 
 ITEM_WEIGHT = 300
 """Bytes that a request and its reply take at least."""
@@ -25,6 +27,12 @@ class Decided(Struct, gc=False):
     only_used: bool = False  # what it wrote is nothing but the use of sessions
     weight: int = ITEM_WEIGHT  # bytes of memory, about
     again: Any = None  # what to decide again, the gate's own; None where there is nothing
+    stood_on: int = -1  # the commit that it needs itself, where it waits for a later one because of its place
+
+    @property
+    def needs(self) -> int:
+        """The highest commit that the reply stands on."""
+        return self.commit if self.stood_on < 0 else self.stood_on
 
 
 @final
@@ -80,15 +88,37 @@ class Attempt:
         self.answers = {}
 
 
+class Flight(Struct, gc=False):
+    """A commit that is tried."""
+
+    batch: Batch
+    buckets: list[Bucket]  # what its creations were counted for
+    refusal: Refusal | None = None  # once it has failed: for those who wrote in it; None: they decide again
+
+
+class Failure(Struct, frozen=True):
+    """Commits that did not come about.
+
+    `lost` are those that were tried, each with the refusal for those who wrote in it
+    (None: decide again, others had committed what it stood on); what is behind `last`
+    was forgotten with them.  `overdue`: what is not lost is still on its way and takes
+    long, so who only reads does not wait for it and is refused so.
+    """
+
+    lost: Mapping[int, Refusal | None]
+    last: int
+    overdue: Refusal | None = None
+
+    def hits(self, number: int) -> bool:
+        """What stands on commit `number` is to be decided again."""
+        return number in self.lost or number > self.last
+
+
 class Waiter(Protocol):
     """One whose replies wait for commits."""
 
     def release(self, committed: int) -> None:
         """Commits up to `committed` are on disk."""
 
-    def redo(self, failed: int, refusal: Refusal | None) -> None:
-        """Commit `failed` did not come about, nor what was decided on top of it: decide again.
-
-        Who wrote in that commit is refused, if there is a refusal.  What belongs to an
-        earlier commit, which is still on its way, waits on.
-        """
+    def redo(self, failure: Failure) -> None:
+        """Some commits did not come about: decide again what stood on them; the rest is released, or waits on."""

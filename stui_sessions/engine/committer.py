@@ -1,8 +1,10 @@
 """The one task that commits: all that is decided while a commit runs shares the next one."""
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from stui_sessions.engine.attempts import Flight
 from stui_sessions.engine.feed import Feed
 from stui_sessions.errors import Refusal, StorageDamaged, StorageError
 from stui_sessions.storage.contract import Batch, Commit, Conflict, Store
@@ -30,6 +32,7 @@ class Committer:
         self._store = store
         self._engine = engine
         self._patience = patience
+        self._sent: deque[tuple[Flight, asyncio.Task[int | None]]] = deque()
         self._late: asyncio.TimerHandle | None = None
         self._is_late = False
         self._feed = feed
@@ -45,72 +48,133 @@ class Committer:
 
     async def run(self) -> None:
         """Commit until stopped."""
-        loop = asyncio.get_running_loop()
+        await (self._run_one_by_one() if self._engine.freshness is None else self._run_side_by_side())
+
+    async def _run_one_by_one(self) -> None:
         engine = self._engine
         while True:
             if engine.batch.records:
-                await self._commit()
+                flight = engine.take_batch()
+                if (size := await self._send(flight, 0)) is None:
+                    engine.on_commits_failed({flight.batch.number: flight}, flight.batch.number)
+                else:
+                    self._note_success(flight.batch, size)
                 if engine.batch.records:
                     await asyncio.sleep(0)  # a store may commit without a pause: others first
             elif self._stopping:
                 return
             else:
-                self._sleeping = loop.create_future()
-                await self._sleeping
+                await self._until_woken()
+
+    async def _until_woken(self) -> None:
+        self._sleeping = asyncio.get_running_loop().create_future()
+        await self._sleeping
 
     def stop(self) -> None:
         """Commit what is decided; `run` returns then."""
         self._stopping = True
         self.wake()
 
-    async def _commit(self) -> None:
+    async def _send(self, flight: Flight, look: int) -> int | None:
+        """Try a commit; the bytes that it took, None if it failed."""
         engine = self._engine
-        batch, buckets = engine.take_batch()
         try:
-            look = engine.begin_look()
             if self.damage is not None:  # a new exception: one raised again would keep all the frames it passed
                 raise StorageDamaged(str(self.damage))
-            size = await (self._store.commit(batch) if self._patience is None else self._watched(batch))
+            size = await self._store.commit(flight.batch)
         except Conflict as conflict:
             engine.cache.drop(conflict.keys)
-            engine.on_commit_failed(batch, buckets, None)
+            return None
         except StorageError as error:
             self._note_failure(error)
-            engine.on_commit_failed(batch, buckets, _refusal(error))
-        else:
-            self._note_success(batch, size, look)
+            flight.refusal = _refusal(error)
+            return None
+        if engine.freshness is not None:
+            engine.freshness.note_committed(flight.batch, look)
+        return size
 
-    async def _watched(self, batch: Batch) -> int:
-        """Commit, however long that takes; what gathers behind it meanwhile does not wait for ever."""
-        self._wait_on()
-        try:
-            return await self._store.commit(batch)
-        finally:
-            assert self._late is not None
+    # -- a store that others write to: some commits on their way at once
+
+    async def _run_side_by_side(self) -> None:
+        """As many at once as the store takes, if nothing in one comes after something in another.
+
+        Their ends are told in the order of their numbers.
+        """
+        engine, sent = self._engine, self._sent
+        assert engine.freshness is not None
+        while True:
+            while engine.batch.records and self._may_send():
+                flight = engine.take_batch()
+                task = asyncio.ensure_future(self._send(flight, engine.freshness.begin_look()))
+                task.add_done_callback(lambda _: self.wake())
+                sent.append((flight, task))
+                self._watch()
+            if not sent and self._stopping:
+                return
+            await self._until_woken()
+            while sent and sent[0][1].done() and self._land():
+                self._watch()
+
+    def _may_send(self) -> bool:
+        batch, freshness = self._engine.batch, self._engine.freshness
+        assert freshness is not None
+        room = len(self._sent) < self._store.commits_at_once
+        return room and all(freshness.may_overtake(batch, flight.batch) for flight, _ in self._sent)
+
+    def _land(self) -> bool:
+        """The oldest commit has ended; False if others must have ended first, because it failed."""
+        sent = self._sent
+        flight, task = sent[0]
+        if (size := task.result()) is not None:
+            sent.popleft()
+            self._note_success(flight.batch, size)
+            return True
+        if not all(task.done() for _, task in sent):
+            return False
+        ended = list(sent)
+        sent.clear()
+        failed: dict[int, Flight] = {}
+        for flight, task in ended:
+            number, size = flight.batch.number, task.result()
+            if size is None:
+                failed[number] = flight
+            else:
+                self._engine.committed = number  # who waits is told below, all at once
+                self._publish(flight.batch, size)
+        self._engine.on_commits_failed(failed, ended[-1][0].batch.number)
+        return True
+
+    def _watch(self) -> None:
+        """What gathers behind the oldest commit on its way does not wait for ever."""
+        if self._late is not None:
             self._late.cancel()
+            self._late = None
+        if self._sent and self._patience is not None:
+            self._late = asyncio.get_running_loop().call_later(self._patience, self._refuse_gathered)
+        else:
             self._is_late = False
-
-    def _wait_on(self) -> None:
-        assert self._patience is not None
-        self._late = asyncio.get_running_loop().call_later(self._patience, self._refuse_gathered)
 
     def _refuse_gathered(self) -> None:
         if not self._is_late:
             self._log.warning("storage.unanswered", seconds=self._patience)
         self._is_late = True
         self._engine.refuse_gathered(_UNANSWERED)
-        self._wait_on()
+        self._late = None
+        self._watch()
 
-    def _note_success(self, batch: Batch, size: int, look: int) -> None:
+    # -- what has come of it
+
+    def _note_success(self, batch: Batch, size: int) -> None:
         engine = self._engine
-        if engine.freshness is not None:
-            engine.note_committed(batch.after, look)
-        if self._failing and self._well is None:
-            self._well = asyncio.get_running_loop().call_later(WELL_SECONDS, self._recovered)
-        self._feed.publish(Commit(batch.number, batch.records), size)
+        self._publish(batch, size)
         engine.on_committed(batch)
         if engine.cache.bytes > engine.cache.limit:
             engine.cache.trim(engine.committed)
+
+    def _publish(self, batch: Batch, size: int) -> None:
+        if self._failing and self._well is None:
+            self._well = asyncio.get_running_loop().call_later(WELL_SECONDS, self._recovered)
+        self._feed.publish(Commit(batch.number, batch.records), size)
 
     def _recovered(self) -> None:
         self._well = None

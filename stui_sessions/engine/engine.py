@@ -6,7 +6,7 @@ highest commit among all that it read or wrote.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from msgspec import structs
@@ -16,12 +16,12 @@ from stui_sessions.domain.draft import Bucket, Draft, Known, Missing, World
 from stui_sessions.domain.entities import Damaged, Entity, Key, Session
 from stui_sessions.domain.records import Record, Updated, Used
 from stui_sessions.domain.times import Moment
-from stui_sessions.engine.attempts import ITEM_WEIGHT, Attempt, Decided, Waiter
+from stui_sessions.engine.attempts import ITEM_WEIGHT, Attempt, Decided, Failure, Flight, Waiter
 from stui_sessions.engine.cache import Cache
 from stui_sessions.engine.committer import Committer
 from stui_sessions.engine.errands import Errand, Signal, SystemRequest
 from stui_sessions.engine.feed import Feed
-from stui_sessions.engine.freshness import Freshness, View
+from stui_sessions.engine.freshness import Freshness
 from stui_sessions.engine.loader import Loader
 from stui_sessions.engine.uses import KEPT_USES, MOST_USES, UseRecorder
 from stui_sessions.errors import Refusal
@@ -58,7 +58,7 @@ class Engine:
         self.committed = committed
         """The newest commit that is on disk."""
         self.cache = Cache(resident_limit)
-        self.freshness = Freshness(self.cache.entities) if store.is_shared else None
+        self.freshness = Freshness(self.cache) if store.is_shared else None
         """Where other servers write too; None: what is in memory is what is committed."""
         self.feed = Feed(None if store.is_shared else store, committed)
         self.committer = Committer(store, self, self.feed, patience, log)
@@ -87,15 +87,16 @@ class Engine:
     ) -> Decided | Success | Attempt:
         """Decide a request; a small reply that waits for nothing comes as it is.
 
-        An Attempt, if something is lacking: `resume` is called once `retry` is worth while."""
+        An Attempt, if something is lacking: `resume` is called once `retry` is worth while.
+        """
         command = request.command
         handler = command.handler
         if handler is None:
             return self._operate(Attempt(request, caller, resume))
         entities: Known = self.cache.entities
         if self.freshness is not None:
-            attempt = attempt or Attempt(request, caller, resume, self._asked_at(command))
-            entities = self._fresh(attempt)
+            attempt = attempt or Attempt(request, caller, resume, self.freshness.asked_at(command))
+            entities = self.freshness.view(attempt.since, self.committed)
         draft = Draft(self.world, entities, self.batch.number, command, caller, now)
         if attempt is not None:
             draft.answers, draft.forgiving = attempt.answers, attempt.forgiving
@@ -112,30 +113,15 @@ class Engine:
             cache.note_use(draft.read)
         reply = Success(request.id, "success", result, now.text)
         weigh, commit = command.weigh, draft.gathering if changes else draft.commit
-        if weigh is None:
-            if commit <= self.committed:
-                return reply
-            weight = ITEM_WEIGHT
-        else:
-            weight = ITEM_WEIGHT + weigh(result)
+        if self.freshness is not None and commit > self.committed:
+            self.freshness.note_peer(caller.connection, commit, bool(changes))
+        if weigh is None and commit <= self.committed:
+            return reply
+        weight = ITEM_WEIGHT if weigh is None else ITEM_WEIGHT + weigh(result)
         if not changes:
             return Decided(reply, commit, False, False, weight)
         is_soft = self.freshness is None and type(changes[0][0]) is Used and _only_uses(changes)
         return Decided(reply, commit, True, is_soft, weight)
-
-    # -- deciding where other servers write too
-
-    def _asked_at(self, command: Command) -> int | None:
-        """Since when what is told must be fresh; None for what may write: its commit checks what it stood on."""
-        assert self.freshness is not None
-        return None if command.access == "write" else self.freshness.begun
-
-    def _fresh(self, attempt: Attempt) -> View:
-        """What of the memory this request may see."""
-        assert self.freshness is not None
-        if attempt.since is None:
-            return self.freshness.recent(self.committed)
-        return self.freshness.strict(attempt.since, self.committed)
 
     def _ask_fresh(self, attempt: Attempt, now: Moment) -> Decided | Success | Attempt:
         """It writes nothing, so no commit checks what it read: decide on what is fresh since it came."""
@@ -152,6 +138,8 @@ class Engine:
         if self.freshness is not None and attempt.since is None:
             return self._ask_fresh(attempt, draft.now)
         refusal = error if isinstance(error, Refusal) else self._fault(request.command.name, error)
+        if self.freshness is not None:
+            self.freshness.note_peer(draft.caller.connection, draft.commit, False)
         return Decided(failure(request.id, refusal, draft.now.text), draft.commit)
 
     def retry(self, attempt: Attempt, now: Moment) -> Decided | Success | Attempt:
@@ -195,8 +183,8 @@ class Engine:
         known: Known = self.cache.entities
         attempt = None
         if self.freshness is not None:
-            attempt = Attempt(request, caller, resume, self._asked_at(request.command))
-            known = self._fresh(attempt)
+            attempt = Attempt(request, caller, resume, self.freshness.asked_at(request.command))
+            known = self.freshness.view(attempt.since, self.committed)
         draft = Draft(self.world, known, self.batch.number, request.command, caller, self.clock())
         try:
             handler(draft, request.parameters)
@@ -310,43 +298,17 @@ class Engine:
     def let_go(self, waiter: Waiter) -> None:
         self._waiting.pop(waiter, None)
 
-    def take_batch(self) -> tuple[Batch, list[Bucket]]:
+    def take_batch(self) -> Flight:
         """The batch for the next commit; what is decided from now on goes into the one after."""
-        batch, buckets = self.batch, self._buckets
-        self.batch, self._buckets = Batch(batch.number + 1, [], {}, {}, {}), []
-        return batch, buckets
-
-    def begin_look(self) -> int:
-        """A read or a commit begins, which finds out what is committed."""
-        return 0 if self.freshness is None else self.freshness.begin(asyncio.get_running_loop().time())
-
-    def take_news(self, before: Mapping[Key, Entity | None], found: Mapping[Key, Entity], look: int) -> None:
-        """What a look has found of entities that were in memory as `before` when it began.
-
-        What has changed in memory meanwhile is ours and newer; what a batch stands on
-        stays as it is, for the commit to find it stale.
-        """
-        assert self.freshness is not None
-        entities = self.cache.entities
-        confirmed = []
-        for key, entity in before.items():
-            if entities.get(key) is entity and key not in self.batch.expected:
-                if key in found:
-                    self.cache.put(found[key])
-                confirmed.append(key)
-        self.freshness.confirm(confirmed, look)
-
-    def note_committed(self, after: Mapping[Key, Entity], look: int) -> None:
-        """A commit, which was a look too, is in the store; what is in memory of these is that, or newer, or goes."""
-        assert self.freshness is not None
-        entities, number = self.cache.entities, self.batch.number
-        stale = [key for key, e in after.items() if (now := entities.get(key)) is not e and now and now.commit < number]
-        self.cache.drop(stale)
-        self.freshness.confirm(after, look)
+        flight = Flight(self.batch, self._buckets)
+        self.batch, self._buckets = Batch(flight.batch.number + 1, [], {}, {}, {}), []
+        return flight
 
     def on_committed(self, batch: Batch) -> None:
         """A commit is on disk: release those who waited for it, all together."""
         number = self.committed = batch.number
+        if self.freshness is not None:
+            self.freshness.forget_peers(number)
         if self.uses:
             self._forget_uses(batch.after)
         waiting, self._waiting = self._waiting, {}
@@ -360,30 +322,38 @@ class Engine:
             if type(entity) is not Session or entity.status or entity.recorded_at >= self.uses[key]:
                 del self.uses[key]
 
-    def on_commit_failed(self, batch: Batch, buckets: list[Bucket], refusal: Refusal | None) -> None:
-        """Forget what a commit would have changed, and all that was decided on top of it.
+    def on_commits_failed(self, failed: Mapping[int, Flight], last: int) -> None:
+        """Forget what commits would have changed, and all that was decided on top of them.
 
-        Who wrote in it is refused, or decided again where there is no refusal: others
-        had committed what they stood on.
+        `failed`: each with its number; `last`: the newest commit that was tried.  Who
+        wrote in one is refused, or decided again where it has no refusal: others had
+        committed what they stood on.
         """
-        self.cache.drop(batch.after)
-        for bucket in buckets:
-            self.world.rate.give_back(bucket)
-        self._drop_gathered(batch.number, refusal)
+        for flight in failed.values():
+            self.cache.drop(flight.batch.after)
+            self._give_back(flight.buckets)
+        number = self.batch.number if self.freshness is not None else last  # shared stores may know the last one
+        self._forget_gathered(number, Failure({n: flight.refusal for n, flight in failed.items()}, last))
 
     def refuse_gathered(self, refusal: Refusal) -> None:
         """A commit takes long: refuse what waits to be sent behind it, and reads that wait for its end."""
-        self._drop_gathered(self.batch.number, refusal)
+        number = self.batch.number
+        self._forget_gathered(number, Failure({number: refusal}, number, refusal))
 
-    def _drop_gathered(self, failed: int, refusal: Refusal | None) -> None:
-        """What gathers is forgotten, and commit `failed` is the next again."""
+    def _forget_gathered(self, number: int, failure: Failure) -> None:
+        """What gathers is forgotten, and a new batch of that number begun; tell those who wait."""
         self.cache.drop(self.batch.after)
-        for bucket in self._buckets:
-            self.world.rate.give_back(bucket)
-        self.batch, self._buckets = Batch(failed, [], {}, {}, {}), []
+        self._give_back(self._buckets)
+        if self.freshness is not None:
+            self.freshness.forget_peers(number)
+        self.batch, self._buckets = Batch(number, [], {}, {}, {}), []
         waiting, self._waiting = self._waiting, {}
         for waiter in waiting:
-            waiter.redo(failed, refusal)
+            waiter.redo(failure)
+
+    def _give_back(self, buckets: Iterable[Bucket]) -> None:
+        for bucket in buckets:
+            self.world.rate.give_back(bucket)
 
 
 def _only_uses(changes: list[tuple[Record, Entity, Entity]]) -> bool:

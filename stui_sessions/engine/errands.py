@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Raw, Struct
 
 from stui_sessions.domain.caller import SYSTEM
-from stui_sessions.engine.attempts import Attempt
+from stui_sessions.engine.attempts import Attempt, Failure
 from stui_sessions.errors import Refusal
 from stui_sessions.protocol.messages import Success
 from stui_sessions.protocol.registry import Command
@@ -46,12 +46,12 @@ class Signal:
         elif not self._over.done():
             self._over.set_result(None)
 
-    def redo(self, failed: int, refusal: Refusal | None) -> None:
-        if self._commit < failed:  # its own is still on its way
-            self._engine.hold(self)
+    def redo(self, failure: Failure) -> None:
+        if not failure.hits(self._commit):
+            self.release(self._engine.committed)
             return
         self.failed = True
-        self.refusal = refusal if failed == self._commit else None
+        self.refusal = failure.lost.get(self._commit)
         if not self._over.done():
             self._over.set_result(None)
 

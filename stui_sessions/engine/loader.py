@@ -101,10 +101,11 @@ class Loader:
         before = {key: entities.get(key) for key in keys}
         # What belongs to a commit that is still to come is ours, and newer than what the store has.
         before = {key: e for key, e in before.items() if e is None or e.commit <= engine.committed}
-        look = engine.begin_look()
+        assert engine.freshness is not None
+        look = engine.freshness.begin_look()
         found = await self._store.read(list(before), {key: e.version for key, e in before.items() if e is not None})
         self._adapt(found.values())
-        engine.take_news(before, found, look)
+        engine.freshness.take_news(before, found, look, engine.batch.expected)
 
     def _next(self) -> list[Key]:
         """The keys to read now.

@@ -13,7 +13,7 @@ of the store's.
 
 Every method raises `StorageError` when the store cannot do it now (disk full,
 read-only, I/O error) and `StorageDamaged` when what is stored is not what was
-written.  Calls may overlap each other, but for `commit`: one at a time.
+written.  Calls may overlap each other; of `commit`, as many as `commits_at_once` says.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -99,6 +99,9 @@ class Store(Protocol):
     is_shared: bool
     """Other servers may write to it too."""
 
+    commits_at_once: int
+    """How many commits may be on their way at once, none of which stands on what another changes."""
+
     async def open(self) -> Opened:
         """Open or make the store.  StartError if it must not be used; nothing is changed then."""
 
@@ -121,9 +124,9 @@ class Store(Protocol):
     async def commit(self, batch: Batch) -> int:
         """Make all of a batch durable, or nothing; the bytes of log that it took.
 
-        `batch.number` is one more than that of the last successful commit, since `open`
-        where the store is shared (a failed commit's number is used again).  Raises
-        Conflict if one of `batch.expected` is not the version that is committed.  A
+        `batch.number` is one more than that of the last successful commit (a failed
+        commit's number is used again); where the store is shared, it grows from commit to
+        commit since `open`.  Raises Conflict if one of `batch.expected` is not the version that is committed.  A
         commit that raised StorageError is seen by nobody, or (where the medium failed
         half-way) whole by the next `open`.
         """

@@ -36,6 +36,7 @@ class MemoryStore:
     """A `Store` in memory.  What it holds survives `close` and `open`, not the process."""
 
     is_shared = False
+    commits_at_once = 1
 
     def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
         self._entities: dict[Key, Entity] = {}

@@ -250,9 +250,10 @@ class Desk:
 
     def end(self) -> None:
         """The same, but the loop goes on for others."""
-        for task in self.tasks:
+        tasks = [*self.tasks, *(task for _, task in self.engine.committer._sent)]
+        for task in tasks:
             task.cancel()
-        self.loop.run_until_complete(asyncio.gather(*self.tasks, return_exceptions=True))
+        self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         self.loop.run_until_complete(_yield())
         faults = [line for line in self.log.lines if line[0].endswith(".fault")]
         assert faults == []

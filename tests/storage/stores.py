@@ -264,7 +264,8 @@ class PostgresMaker:
 
     async def crashed(self, store: Store) -> PostgresStore:
         assert isinstance(store, PostgresStore)
-        store._lane._channel.drop()
+        for lane in store._lanes:
+            lane._channel.drop()
         return self.make()
 
     async def again(self, store: Store) -> PostgresStore:
@@ -273,7 +274,7 @@ class PostgresMaker:
     def fail(self, store: Store) -> None:
         """The database refuses one statement."""
         assert isinstance(store, PostgresStore)
-        lane = store._lane
+        lane = store._lanes[0]
         commit = lane.commit
 
         async def refused(sql: str, day: int, arrays: list[Any]) -> Any:

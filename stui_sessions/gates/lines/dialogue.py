@@ -14,9 +14,8 @@ from msgspec import Struct
 
 from stui_sessions.domain.caller import Caller
 from stui_sessions.domain.times import Moment
-from stui_sessions.engine.attempts import ITEM_WEIGHT, Attempt, Decided
+from stui_sessions.engine.attempts import ITEM_WEIGHT, Attempt, Decided, Failure
 from stui_sessions.engine.engine import Engine
-from stui_sessions.errors import Refusal
 from stui_sessions.protocol.framing import Overflow
 from stui_sessions.protocol.messages import (
     NULL_ID,
@@ -25,8 +24,8 @@ from stui_sessions.protocol.messages import (
     Reply,
     Success,
     encode_lines,
-    failure,
 )
+from stui_sessions.protocol.messages import failure as failure_of
 from stui_sessions.protocol.registry import Request
 
 TURN = 64
@@ -184,42 +183,48 @@ class Dialogue:
         if self.backlog:
             self.proceed()
 
-    def redo(self, failed: int, refusal: Refusal | None) -> None:
+    def redo(self, failure: Failure) -> None:
         waiting = self._waiting
-        kept = [d for d in waiting if d.commit < failed]  # on their way, with an open end
-        again: deque[Item] = deque(self._item_again(d, failed, refusal) for d in waiting[len(kept) :])
+        first = next((place for place, d in enumerate(waiting) if failure.hits(d.needs)), len(waiting))
+        again: deque[Item] = deque(self._item_again(d, failure) for d in waiting[first:])
         for item in self.backlog or ():
             if type(item) is Attempt:
                 item.ask_again()
             again.append(item)
-        if kept and refusal is not None:
-            kept = self._refuse_reads(kept, refusal)
-        self._waiting, self._held, self.backlog = kept, sum(d.weight for d in kept), again
+        kept, self._waiting, self.backlog = waiting[:first], [], again
         if kept:
-            self._engine.hold(self)
+            self._wait_on(kept, failure)
+        self._held = sum(d.weight for d in self._waiting)
         self.proceed()
 
-    def _refuse_reads(self, kept: list[Decided], refusal: Refusal) -> list[Decided]:
-        """Those who only read need not wait for the end of what others wrote; returns the others."""
-        now = self._engine.clock()
-        count = next((place for place, d in enumerate(kept) if d.wrote), len(kept))
-        replies = [d.reply if d.again is None else failure(d.reply.id, refusal, now.text) for d in kept[:count]]
-        if replies:
-            self._send(encode_lines(replies))
-        return kept[count:]
+    def _wait_on(self, kept: list[Decided], failure: Failure) -> None:
+        """Those before what was lost: some can be told now, the others go on waiting."""
+        committed, ready = self._engine.committed, list[Reply]()
+        for place, d in enumerate(kept):
+            if d.commit <= committed or d.again is None:
+                ready.append(d.reply)
+            elif failure.overdue is not None and not d.wrote:
+                ready.append(failure_of(d.reply.id, failure.overdue, self._engine.clock().text))
+            else:
+                self._waiting = kept[place:]
+                self._engine.hold(self)
+                break
+        if ready:
+            self._send(encode_lines(ready))
 
-    def _item_again(self, d: Decided, failed: int, refusal: Refusal | None) -> Item:
-        """What becomes of one that waited for a commit that failed, or for a later one."""
+    def _item_again(self, d: Decided, failure: Failure) -> Item:
+        """What becomes of one that waited for a commit that failed, or behind it."""
         if d.again is None:
             return d.reply
-        if refusal is None or not d.wrote or d.commit != failed:
+        refusal = failure.lost.get(d.needs)
+        if refusal is None or not d.wrote:
             return cast(Item, d.again)
         if d.only_used:  # a use succeeds also where it cannot be recorded
             again = self._foreseen(d.again) if isinstance(d.again, bytes) else d.again
             attempt = self._engine.forgive(again.request, self._caller, self.resume)
             attempt.weight = again.weight
             return attempt
-        return failure(d.reply.id, refusal, self._engine.clock().text)
+        return failure_of(d.reply.id, refusal, self._engine.clock().text)
 
     def abandon(self) -> None:
         """The peer has left: what was decided stays decided, and no more is decided for it."""
@@ -262,7 +267,7 @@ class Dialogue:
                     decided.again = item
             if waiting:  # it waits behind another one, and commits are awaited in order
                 if decided.commit < waiting[-1].commit:
-                    decided.commit = waiting[-1].commit
+                    decided.stood_on, decided.commit = decided.commit, waiting[-1].commit
                 waiting.append(decided)
             elif decided.commit > engine.committed:
                 waiting.append(decided)
@@ -321,9 +326,9 @@ class Dialogue:
     def _answer(self, item: Item, now: Moment) -> Reply:
         """The reply to something that needs no decision."""
         if isinstance(item, Malformed):
-            return failure(item.id, item.refusal, now.text)
+            return failure_of(item.id, item.refusal, now.text)
         if isinstance(item, Overflow):
-            return failure(NULL_ID, self._codec.too_large(), now.text)
+            return failure_of(NULL_ID, self._codec.too_large(), now.text)
         return cast(Reply, item)
 
     def _leave(self, first: Item | None, rest: Iterable[Item]) -> None:

@@ -52,6 +52,7 @@ class LocalStore:
     """
 
     is_shared = False
+    commits_at_once = 1
 
     def __init__(
         self,
@@ -319,8 +320,7 @@ class LocalStore:
                 # Committed meanwhile: dropped only behind this read.
                 later = {key: entity for key in missing if (entity := get(key)) is not None}
             self._unwritten.remember(stored.values())
-            found |= stored
-            found |= later
+            found |= stored | later
         return found  # type: ignore[return-value]
 
     async def query(self, question: Question, now: int) -> Answer:

@@ -107,7 +107,7 @@ class Lane:
 
     async def _leave_when_moved(self) -> None:
         """Ask now and then whether the database is elsewhere; then the statement that waits here is broken off."""
-        while not await self._channel.has_moved():
+        while not await self._channel.has_moved():  # noqa: ASYNC110 - nobody tells us
             await asyncio.sleep(self._patience)
         self._log.warning("storage.moved")
         self._channel.drop()

@@ -29,6 +29,9 @@ from stui_sessions.storage.postgres.schema import DAY_MS, quoted
 from stui_sessions.storage.postgres.timing import DatabaseTime
 from stui_sessions.storage.rows import decode_entity, decode_session, encode_text
 
+LANES = 2
+"""Connections for committing."""
+
 READERS = 2
 """Connections for reading."""
 
@@ -50,6 +53,7 @@ class PostgresStore:
     """A `Store` in PostgreSQL.  `clock` tells this machine's time, ms; for `tell` see `DatabaseTime`."""
 
     is_shared = True
+    commits_at_once = LANES
 
     def __init__(
         self,
@@ -66,7 +70,8 @@ class PostgresStore:
         self._is_open = False
         url, schema = options.url, options.schema
         self._readers = Readers(url, READERS, options.timeout)
-        self._lane = Lane(url, schema, options.timeout, log)
+        self._lanes = [Lane(url, schema, options.timeout, log) for _ in range(LANES)]
+        self._free: asyncio.LifoQueue[Lane] = asyncio.LifoQueue()
         self._lists = Lists(self._readers, schema)
         self._keeper = Keeper(self._readers, schema, options.log_retention, self.time, log)
         self._keeping: asyncio.Task[None] | None = None
@@ -90,8 +95,10 @@ class PostgresStore:
             asked_at = monotonic()
             self.time.note((await channel.fetch(f"SELECT {statements.NOW}"))[0][0], asked_at)
         await self._keeper.make_partitions()
-        await self._lane.open()
-        self._keeping = asyncio.create_task(self._keeper.run([self._lane]))
+        for lane in reversed(self._lanes):
+            await lane.open()
+            self._free.put_nowait(lane)
+        self._keeping = asyncio.create_task(self._keeper.run(self._lanes))
         self._is_open, self._commit = True, 0
         return Opened(0, 0, True, 0, 0)
 
@@ -101,7 +108,8 @@ class PostgresStore:
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])
-        await self._lane.close()
+        for lane in self._lanes:
+            await lane.close()
         await self._readers.close()
 
     def _refuse_closed(self) -> None:
@@ -142,30 +150,32 @@ class PostgresStore:
     async def commit(self, batch: Batch) -> int:
         """See `Store.commit`."""
         self._refuse_closed()
-        if batch.number != self._commit + 1:
+        if batch.number <= self._commit:
             raise ValueError(f"commit {batch.number} after {self._commit}")
+        self._commit = batch.number
         missing = [key for key in counted_keys(batch.records) if key not in batch.before]
         before = batch.before | (await self.read(missing) if missing else {})
         given = arguments(batch, before)
-        while True:
-            outcome = await self._send(self._statements[given.kind], given.parameters)
-            if outcome.committed:
-                self._commit = batch.number
-                return given.size
-            stale = await self._stale(batch)
-            if stale:
-                raise Conflict(stale)
-            await self._lane.open()  # nothing is stale, so somebody has closed the lane
+        lane = await self._free.get()
+        try:
+            while not (await self._send(lane, self._statements[given.kind], given.parameters)).committed:
+                stale = await self._stale(batch)
+                if stale:
+                    raise Conflict(stale)
+                await lane.open()  # nothing is stale, so somebody has closed the lane
+        finally:
+            self._free.put_nowait(lane)
+        return given.size
 
-    async def _send(self, sql: str, arrays: list[Any]) -> Outcome:
+    async def _send(self, lane: Lane, sql: str, parameters: list[Any]) -> Outcome:
         asked_at = monotonic()
         try:
-            outcome = await self._lane.commit(sql, self.time.now() // DAY_MS, arrays)
+            outcome = await lane.commit(sql, self.time.now() // DAY_MS, parameters)
         except StorageError as error:
             if sqlstate(error) != NO_PARTITION:
                 raise
             await self._keeper.make_partitions()
-            outcome = await self._lane.commit(sql, self.time.now() // DAY_MS, arrays)
+            outcome = await lane.commit(sql, self.time.now() // DAY_MS, parameters)
         if outcome.now:
             self.time.note(outcome.now, asked_at)
         return outcome
