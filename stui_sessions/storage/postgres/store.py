@@ -152,7 +152,6 @@ class PostgresStore:
         self._refuse_closed()
         if batch.number <= self._commit:
             raise ValueError(f"commit {batch.number} after {self._commit}")
-        self._commit = batch.number
         missing = [key for key in counted_keys(batch.records) if key not in batch.before]
         before = batch.before | (await self.read(missing) if missing else {})
         given = arguments(batch, before)
@@ -165,6 +164,7 @@ class PostgresStore:
                 await lane.open()  # nothing is stale, so somebody has closed the lane
         finally:
             self._free.put_nowait(lane)
+        self._commit = max(self._commit, batch.number)
         return given.size
 
     async def _send(self, lane: Lane, sql: str, parameters: list[Any]) -> Outcome:

@@ -204,7 +204,7 @@ async def everything_is_there(maker: Maker, end: str) -> None:
 async def test_commits_are_numbered_one_by_one(maker: Maker) -> None:
     store = await opened(maker)
     await store.commit(Batch(1, [], {}, {}))
-    for number in (0, 1, 3):
+    for number in (0, 1) if store.is_shared else (0, 1, 3):  # where a number may be left out
         with pytest.raises(ValueError, match="after 1"):
             await store.commit(Batch(number, [], {}, {}))
     await store.commit(Batch(2, [], {}, {}))
