@@ -35,7 +35,7 @@ from stui_sessions.gates.lines.listeners import Listener, bind_tcp, bind_unix, g
 from stui_sessions.logs import Logs, configure
 from stui_sessions.loops import run_quickly
 from stui_sessions.protocol.messages import Codec, WireLimits
-from stui_sessions.storage.contract import Opened
+from stui_sessions.storage.contract import Hearing, Opened
 from stui_sessions.storage.local.store import LocalStore
 
 Reload = Callable[[], tuple[Settings, list[str]]]
@@ -177,7 +177,7 @@ class App:
         self._committing = asyncio.create_task(self._guard(self.engine.committer.run()))
         jobs = (
             *(self.engine.loader.run(), self.sweeper.run(), self.removed.run()),
-            *(self.peers.watch(), self._check(), self._report()),
+            *(self.peers.watch(), self._check(), self._report(), self._listen_to_others()),
         )
         self._tasks += [asyncio.create_task(self._guard(job)) for job in jobs]
 
@@ -218,6 +218,13 @@ class App:
                 storage=StorageStatistics(p.kind, p.fsync, p.synchronous_commit, p.synchronous_standbys),
             ),
         )
+
+    async def _listen_to_others(self) -> None:
+        """Where other servers have the same sessions: hear what they have changed."""
+        freshness, store = self.engine.freshness, self._store
+        if freshness is not None and isinstance(store, Hearing):
+            async for keys in store.heard():
+                freshness.doubt(keys)
 
     def _make_connection(self, address: str) -> Connection:
         self._connections += 1

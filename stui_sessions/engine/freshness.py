@@ -74,6 +74,11 @@ class Freshness:
         """A look has found that these are as they are in memory."""
         self._confirmed.update(dict.fromkeys(keys, look))
 
+    def doubt(self, keys: Iterable[Key]) -> None:
+        """Others have changed these, it is said: a look comes before the next decision on them."""
+        for key in keys:
+            self._confirmed.pop(key, None)
+
     def take_news(
         self, before: Mapping[Key, Entity | None], found: Mapping[Key, Entity], look: int, expected: Container[Key]
     ) -> None:

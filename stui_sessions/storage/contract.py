@@ -18,7 +18,7 @@ written.  Calls may overlap each other; of `commit`, as many as `commits_at_once
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -169,3 +169,11 @@ class Store(Protocol):
 
     async def close(self, clean: bool) -> None:
         """Close; `clean` says that all uses have been recorded.  StorageError if that could not be noted."""
+
+
+@runtime_checkable
+class Hearing(Protocol):
+    """A shared store whose servers tell each other what they change."""
+
+    def heard(self) -> AsyncIterator[Sequence[Key]]:
+        """What other servers have just changed, as hints: some may be left out.  Never ends."""

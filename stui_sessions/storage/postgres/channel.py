@@ -34,7 +34,8 @@ class Channel:
         self._timeout = timeout
         self._connection: Any = None
         self._server: tuple[Any, ...] = ()
-        self._is_direct = False
+        self.is_direct = False
+        """The database's session is ours alone, with no pooler between."""
         self._prepared: dict[str, Any] = {}
 
     @property
@@ -61,8 +62,8 @@ class Channel:
         self._prepared = {}
         connection = self._connection = await connect(self._url, timeout=max(0.1, seconds))
         pid, *self._server = await connection.fetchrow(WHERE)
-        self._is_direct = pid == connection.get_server_pid()
-        if self._is_direct:
+        self.is_direct = pid == connection.get_server_pid()
+        if self.is_direct:
             await connection.execute(SETTINGS)
 
     async def fetch(self, sql: str, *arguments: Any) -> list[Any]:
@@ -71,7 +72,7 @@ class Channel:
         try:
             statement = self._prepared.get(sql)
             if statement is None:
-                name = f"stui_{len(self._prepared)}" if self._is_direct else None
+                name = f"stui_{len(self._prepared)}" if self.is_direct else None
                 statement = self._prepared[sql] = await connection.prepare(sql, name=name)
             rows: list[Any] = await statement.fetch(*arguments)
             return rows

@@ -5,6 +5,7 @@ other servers change it at any time.
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
@@ -25,6 +26,7 @@ from stui_sessions.storage.postgres.connection import sqlstate
 from stui_sessions.storage.postgres.keeping import Keeper
 from stui_sessions.storage.postgres.lanes import NO_PARTITION, Lane, Outcome
 from stui_sessions.storage.postgres.lists import Lists
+from stui_sessions.storage.postgres.news import News
 from stui_sessions.storage.postgres.schema import DAY_MS, quoted
 from stui_sessions.storage.postgres.timing import DatabaseTime
 from stui_sessions.storage.rows import decode_entity, decode_session, encode_text
@@ -74,7 +76,8 @@ class PostgresStore:
         self._free: asyncio.LifoQueue[Lane] = asyncio.LifoQueue()
         self._lists = Lists(self._readers, schema)
         self._keeper = Keeper(self._readers, schema, options.log_retention, self.time, log)
-        self._keeping: asyncio.Task[None] | None = None
+        self._news = News(url, schema, secrets.token_hex(4), log)
+        self._tasks: list[asyncio.Task[None]] = []
         self._statements = {
             "single": statements.single(schema),
             "plain": statements.plain(schema),
@@ -98,16 +101,16 @@ class PostgresStore:
         for lane in reversed(self._lanes):
             await lane.open()
             self._free.put_nowait(lane)
-        self._keeping = asyncio.create_task(self._keeper.run(self._lanes))
+        self._tasks = [asyncio.create_task(job) for job in (self._keeper.run(self._lanes), self._news.run())]
         self._is_open, self._commit = True, 0
         return Opened(0, 0, True, 0, 0)
 
     async def close(self, clean: bool) -> None:
         """See `Store.close`."""
         self._is_open = False
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.wait([self._keeping])
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for lane in self._lanes:
             await lane.close()
         await self._readers.close()
@@ -165,6 +168,7 @@ class PostgresStore:
         finally:
             self._free.put_nowait(lane)
         self._commit = max(self._commit, batch.number)
+        self._news.tell(batch.after)
         return given.size
 
     async def _send(self, lane: Lane, sql: str, parameters: list[Any]) -> Outcome:
@@ -235,6 +239,10 @@ class PostgresStore:
             if len(rows) < piece or len(found) > limit:
                 return found[:limit]
             piece *= 4
+
+    def heard(self) -> AsyncIterator[Sequence[Key]]:
+        """See `Hearing.heard`."""
+        return self._news.hear()
 
     # -- the rest of the contract
 
