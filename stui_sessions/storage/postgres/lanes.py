@@ -7,7 +7,7 @@ row then tells whether the batch was committed; it cannot be, later.
 
 import asyncio
 import secrets
-from typing import Any
+from typing import Any, NamedTuple
 
 from stui_sessions.errors import StartError, StorageError
 from stui_sessions.storage.border import Log
@@ -31,12 +31,12 @@ UNIQUE = "23505"
 NO_PARTITION = "23514"
 
 
-class Outcome:
-    """What became of a batch: it was committed at `now` (ms of the database), or it stood on what is stale."""
+class Outcome(NamedTuple):
+    """What became of a batch."""
 
-    def __init__(self, committed: bool, now: int) -> None:
-        self.committed = committed
-        self.now = now
+    committed: bool  # else it stood on what is stale, or the lane was closed
+    now: int = 0  # ms, by the database's clock; 0 where it did not say
+    is_taken: bool = False  # something that it would have made was there already
 
 
 class Lane:
@@ -80,11 +80,11 @@ class Lane:
             except Exception as error:
                 if is_outcome_known(error):
                     if error.sqlstate == UNIQUE:  # type: ignore[attr-defined]
-                        return Outcome(False, 0)
+                        return Outcome(False, is_taken=True)
                     if error.sqlstate not in _AGAIN:  # type: ignore[attr-defined]
                         raise translate(DOING, error) from error
                 elif await self._was_committed(error):
-                    return Outcome(True, 0)
+                    return Outcome(True)
                 continue
             committed, now = rows[0]
             self._batch += committed

@@ -160,9 +160,10 @@ class PostgresStore:
         given = arguments(batch, before)
         lane = await self._free.get()
         try:
-            while not (await self._send(lane, self._statements[given.kind], given.parameters)).committed:
+            sql = self._statements[given.kind]
+            while not (outcome := await self._send(lane, sql, given.parameters)).committed:
                 stale = await self._stale(batch)
-                if stale:
+                if stale or outcome.is_taken:  # if nothing is stale: another server has given the same number
                     raise Conflict(stale)
                 await lane.open()  # nothing is stale, so somebody has closed the lane
         finally:
