@@ -1,6 +1,7 @@
 """Background expiry: what time has made due, in small steps that no client feels."""
 
 import asyncio
+import random
 from typing import TYPE_CHECKING, Any
 
 from stui_sessions.commands.upkeep import SWEEP, Keys
@@ -22,6 +23,13 @@ DUTY = 3.0
 """The sweeper rests this many times as long as a step took."""
 
 FIRST_SWEEP_SECONDS = 1.0
+
+SPREAD = 0.3
+"""Servers that share a store sweep up to so much of the interval earlier, so that they seldom meet.
+
+When they do, each session is expired or removed by one of them: the commit of the
+other finds that out, and it decides again.
+"""
 
 
 class Sweeper:
@@ -62,7 +70,8 @@ class Sweeper:
         """Wait for the interval, as it is now or gets in the meantime."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        while (left := began + self._engine.world.rules.cleanup_interval - loop.time()) > 0:
+        part = 1.0 if self._engine.freshness is None else random.uniform(1 - SPREAD, 1.0)
+        while (left := began + self._engine.world.rules.cleanup_interval * part - loop.time()) > 0:
             self._changed.clear()
             try:
                 await asyncio.wait_for(self._changed.wait(), left)
