@@ -213,7 +213,7 @@ def _session(before: Entity, record: Record, commit: int) -> Entity:
     if isinstance(record, Created):
         return session_of(record.data, record.key, record.version, commit)
     if isinstance(record, Removed):
-        return Absent(record.key, 0, commit)
+        return Absent(record.key, record.version, commit)
     if not isinstance(before, Session):
         raise ValueError(f"a record {type(record).__name__} of a session that is not there")
     s, version = before, record.version

@@ -68,6 +68,7 @@ class Engine:
         """What gathers for the next commit."""
         self.uses: dict[Key, int] = {}
         """Sessions whose last use is not recorded, and when that was, ms."""
+        self._sent = committed  # the newest commit that was tried, and has not failed
         self._buckets: list[Bucket] = []
         """What the gathering creations were counted for."""
         self._waiting: dict[Waiter, None] = {}
@@ -287,7 +288,7 @@ class Engine:
 
     async def until_committed(self) -> None:
         """Wait until everything decided so far is on disk, or did not come about."""
-        everything = self.batch.number if self.batch.records else self.batch.number - 1
+        everything = self.batch.number if self.batch.records else self._sent
         if everything > self.committed:
             await Signal(self, everything).wait()
 
@@ -301,6 +302,7 @@ class Engine:
     def take_batch(self) -> Flight:
         """The batch for the next commit; what is decided from now on goes into the one after."""
         flight = Flight(self.batch, self._buckets)
+        self._sent = flight.batch.number
         self.batch, self._buckets = Batch(flight.batch.number + 1, [], {}, {}, {}), []
         return flight
 
@@ -329,6 +331,7 @@ class Engine:
         wrote in one is refused, or decided again where it has no refusal: others had
         committed what they stood on.
         """
+        self._sent = self.committed
         for flight in failed.values():
             self.cache.drop(flight.batch.after)
             self._give_back(flight.buckets)

@@ -148,3 +148,11 @@ def test_one_loses_against_another_server(nodes: Nodes, desk: Desk) -> None:
     assert sent(desk) == [{"a"}]
     arrive(desk)
     assert first.replies[0]["result"]["session_state"] == {"n": 1, "other": True}
+
+
+def test_a_question_does_not_wait_for_a_commit_that_has_failed(desk: Desk) -> None:
+    """Its number is given to no other."""
+    peer = save(desk, "a", 1, connected(desk, 1))
+    arrive(desk, 0, StorageError("the disk refuses"))
+    assert peer.codes == ["storage_unavailable"]
+    assert desk.ask("get_session_statistics")["total_sessions"] == 4

@@ -49,7 +49,7 @@ CREATE TABLE {s}.entities (
 CREATE TABLE {s}.records (
     day integer NOT NULL, xact bigint NOT NULL, hash bigint NOT NULL, version bigint NOT NULL, data bytea NOT NULL
 ) PARTITION BY RANGE (day);
-CREATE INDEX records_by_key ON {s}.records (hash, version);
+CREATE INDEX records_by_key ON {s}.records (hash, xact, version);
 CREATE INDEX records_by_xact ON {s}.records (xact);
 CREATE TABLE {s}.lanes (
     lane text PRIMARY KEY, last_batch bigint NOT NULL, is_open boolean NOT NULL, seen_at bigint NOT NULL

@@ -9,6 +9,8 @@ takes effect.
 
 from stui_sessions.storage.postgres.schema import GRAIN_MS, quoted
 
+MICROSECONDS = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+
 NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 """The database's clock, ms."""
 
@@ -236,13 +238,13 @@ LEFT JOIN {s}.entities t ON t.tenant = k.tenant AND t.kind = k.kind AND t.id = k
 
 def sessions_of(schema: str) -> str:
     """Sessions by their keys, without what the caller has in the same version."""
-    return _SESSIONS_OF.format(s=quoted(schema), now=NOW)
+    return _SESSIONS_OF.format(s=quoted(schema), now=MICROSECONDS)
 
 
 def anything_of(schema: str) -> str:
     """Entities of any kind by their keys, all as of one moment."""
     s = quoted(schema)
-    others = _ENTITIES_OF.format(s=s, now=NOW, a="$5", b="$6", c="$7", d="$8", e="$9")
+    others = _ENTITIES_OF.format(s=s, now=MICROSECONDS, a="$5", b="$6", c="$7", d="$8", e="$9")
     return f"{sessions_of(schema)}\nUNION ALL\n{others}"
 
 
@@ -311,5 +313,5 @@ def history(schema: str) -> str:
     """The records of one hash below transaction $2, the newest first."""
     return (
         f"SELECT xact, data FROM {quoted(schema)}.records WHERE hash = $1 AND xact < $2 "
-        "ORDER BY hash DESC, version DESC LIMIT $3"
+        "ORDER BY hash DESC, xact DESC, version DESC LIMIT $3"
     )

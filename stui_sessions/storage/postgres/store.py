@@ -284,7 +284,7 @@ def _entity(key: Key, row: Any, known: int) -> Entity | None:
     _place, version, number, size, head_crc, crc, head, data, now = row
     if version is None:
         # Above all versions that this key ever had: nobody can take a later entity for an earlier one.
-        return Absent(key, now * 1000)
+        return Absent(key, now)
     if version == known:
         return None
     if key[1] != SESSION:
