@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "call": ("stui_sessions.cli.call:call", "Send one request and print the reply as JSON."),
     "backup": ("stui_sessions.cli.backup:backup", "Copy the database of a running server."),
     "restore": ("stui_sessions.cli.restore:restore", "Put a backup in the place of the database."),
+    "move": ("stui_sessions.cli.move:move_", "Move everything to a PostgreSQL that servers share, or back."),
     "db": ("stui_sessions.cli.db:db", "Look after the tables of a PostgreSQL that servers share."),
     "export": ("stui_sessions.cli.exporting:export", "Write sessions as JSON lines."),
     "import": ("stui_sessions.cli.importing:import_", "Read sessions from JSON lines."),

@@ -135,7 +135,7 @@ async def test_of_connections_made_at_the_same_time_one_is_kept(monkeypatch: pyt
 
     both = asyncio.Event()
     asyncio.get_running_loop().call_later(0.1, both.set)
-    taken = await connection._first([stubborn, lambda: at_once("a"), lambda: at_once("b")], ["", "", ""])
+    taken = await connection._first([stubborn, lambda: at_once("a"), lambda: at_once("b")], ["", "", ""], 0.01)
     for _ in range(5):
         await asyncio.sleep(0)
     assert sorted([taken.name, *ended]) == ["a", "b", "stubborn"]

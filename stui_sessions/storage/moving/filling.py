@@ -23,8 +23,8 @@ from stui_sessions.storage.rows import encode_entity, encode_session, encode_tex
 if TYPE_CHECKING:
     import asyncpg
 
-LANE = "moved"
-"""In the place of a server's: the totals as of the move."""
+NO_LANE = ""
+"""In the place of a server's: where servers add the totals of lanes that are gone."""
 
 _META = "INSERT INTO {s}.meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _ANYTHING = """SELECT EXISTS (SELECT 1 FROM {s}.sessions) OR EXISTS (SELECT 1 FROM {s}.entities)
@@ -143,7 +143,7 @@ class SharedTarget(SharedSide):
         """See `Target.finish`."""
         with self._translated("writing"):
             columns = ["lane", "tenant", *TOTALS]
-            rows = [(LANE, encode_text(tenant), *counts) for tenant, *counts in totals]
+            rows = [(NO_LANE, encode_text(tenant), *counts) for tenant, *counts in totals]
             async with self._writing.transaction():
                 await self._writing.execute(f"DELETE FROM {self._s}.totals")
                 await self._writing.copy_records_to_table(

@@ -99,24 +99,24 @@ class NewLog:
         self.log_id = os.urandom(16)
         self.directory = directory
         self._tables = tables
-        self._journal: CommitLog | None = None
-        self._log = log
+        self._journal = CommitLog(directory, self.log_id, "normal", Disk(), log)
+
+    async def begin(self) -> None:
+        """Make the directory and the first file in it."""
+        await asyncio.to_thread(make_directory, self.directory)
+        await asyncio.to_thread(self._journal.begin, [], 0, True)
 
     @property
     def last(self) -> int:
-        return 0 if self._journal is None else self._journal.last
+        return self._journal.last
 
     @property
     def segment(self) -> int:
         """The one that is in use."""
-        return 0 if self._journal is None else self._journal.segments[-1].ordinal
+        return self._journal.segments[-1].ordinal
 
     async def put(self, entries: list[Entry]) -> None:
         """Some more, in their order."""
-        if self._journal is None:
-            await asyncio.to_thread(make_directory, self.directory)
-            self._journal = CommitLog(self.directory, self.log_id, "normal", Disk(), self._log)
-            await asyncio.to_thread(self._journal.begin, [], 0, True)
         hashes = [hash_of(entry.record.key) for entry in entries]
         commits = commits_of(self._tables, hashes)
         for start, end in _together(entries):
@@ -133,13 +133,11 @@ class NewLog:
 
     async def sync(self) -> None:
         """Have it on the disk."""
-        if self._journal is not None:
-            await self._journal.sync()
+        await self._journal.sync()
 
     async def close(self) -> None:
         """Never raises."""
-        if self._journal is not None:
-            await self._journal.close()
+        await self._journal.close()
 
 
 def commits_of(tables: sqlite3.Connection, hashes: list[int]) -> dict[int, int]:

@@ -56,10 +56,11 @@ class LocalTarget:
         """See `Target.open`."""
         with self._translated("opening"):
             files.refuse_other_kinds(self.path)
+            self._lock.acquire()
             if self.path.exists():
+                self._lock.release(remove=True)
                 self._there = LocalSource(self.path, self.name, self._log)
                 return await self._there.open()
-            self._lock.acquire()
             files.refuse_orphan_wal(self.path)
             if not self._new.exists():
                 start.refuse_orphan_log(self.path)
@@ -82,6 +83,8 @@ class LocalTarget:
                 self._marker = found
             else:
                 self._begin_anew(Marker(source, state))
+            if self._marker.step == STEPS[0]:
+                await self._begin_log()
             return msgspec.structs.replace(self._marker)
 
     def _found(self) -> Marker | None:
@@ -109,6 +112,13 @@ class LocalTarget:
         tables.execute("COMMIT")
         self._marker = marker
 
+    async def _begin_log(self) -> None:
+        """A log is no transaction: where it was not complete it is made anew."""
+        segments.remove_all(self._directory)
+        self._opened().execute("DELETE FROM moving_commits")
+        self._journal = NewLog(self._directory, self._opened(), self._log)
+        await self._journal.begin()
+
     def _remove(self) -> None:
         if self._tables is not None:
             self._tables.close()
@@ -133,19 +143,13 @@ class LocalTarget:
     # -- the rows
 
     async def put(self, step: Step, piece: list[Any]) -> None:
-        """See `Target.put`.  The history is made anew where it was not complete: a log is no transaction."""
+        """See `Target.put`."""
         with self._translated("writing"):
             if step == "records":
-                if self._journal is None:
-                    self._forget_log()
-                    self._journal = NewLog(self._directory, self._opened(), self._log)
+                assert self._journal is not None
                 await self._journal.put(piece)
-                return
-            self._put_entities(step, piece)
-
-    def _forget_log(self) -> None:
-        segments.remove_all(self._directory)
-        self._opened().execute("DELETE FROM moving_commits")
+            else:
+                self._put_entities(step, piece)
 
     def _put_entities(self, step: Step, piece: list[Entity]) -> None:
         tables = self._opened()
@@ -176,9 +180,7 @@ class LocalTarget:
 
     async def _end_log(self) -> dict[str, Any]:
         """Which log goes with the tables."""
-        if self._journal is None:
-            self._forget_log()
-            return {}
+        assert self._journal is not None
         await self._journal.sync()
         await self._journal.close()
         return {

@@ -89,14 +89,17 @@ class SharedSide:
         self._held = await connect(self._url)
         with self._translated("opening"):
             found = await admin.version(self._held, self._schema)
-            if found == HALF_MOVED:
-                value = await self._told(MARKER)
-                self.marker = None if value is None else msgspec.json.decode(value, type=Marker)
-            if self.marker is None:
+            if found != HALF_MOVED:
                 admin.refuse_version(found, self._schema)
             await self._held.transaction().start()
             await self._lock()
             await self._refuse_used()
+            # Only now: another move may have ended meanwhile.
+            found = int(await self._told("version") or 0)
+            value = await self._told(MARKER) if found == HALF_MOVED else None
+            self.marker = None if value is None else msgspec.json.decode(value, type=Marker)
+            if self.marker is None:
+                admin.refuse_version(found, self._schema)
 
     async def _lock(self) -> None:
         """For the time of the transaction, however long nothing happens in it."""
@@ -133,8 +136,8 @@ class SharedSide:
         if others:
             who = ", ".join(f"{application or 'unnamed'} from {place}" for application, place in others[:3])
             raise StorageError(
-                f"{open_lanes}, and its role has {len(others)} open connections here ({printable(who)}). "
-                "Stop all servers that have it, or end these connections"
+                f"{open_lanes}, and its role has {len(others)} open connections here ({printable(who)}). Stop all "
+                f"servers that have it; if none is left, say so: UPDATE {self._s}.lanes SET is_open = false"
             )
 
     async def close(self) -> None:

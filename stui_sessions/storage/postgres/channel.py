@@ -124,9 +124,20 @@ class Readers:
             self._free.put_nowait(channel)
 
     async def fetch(self, doing: str, sql: str, *arguments: Any) -> list[Any]:
-        """The rows of one statement; StorageError with what was being done."""
-        async with self.channel(doing) as channel:
-            return await channel.fetch(sql, *arguments)
+        """The rows of one statement; StorageError with what was being done.
+
+        Sent once more where a connection turns out to be lost: nothing is changed by it.
+        """
+        was_open = True
+        while True:
+            try:
+                async with self.channel(doing) as channel:
+                    was_open = was_open and channel.is_open
+                    return await channel.fetch(sql, *arguments)
+            except StorageError as error:
+                if not was_open or is_outcome_known(error) or isinstance(error.__cause__, TimeoutError):
+                    raise
+                was_open = False  # once is enough
 
     @asynccontextmanager
     async def channel(self, doing: str) -> AsyncIterator[Channel]:
@@ -148,6 +159,11 @@ class Readers:
             raise
         except Exception as error:
             raise translate(doing, error) from error
+
+    def drop(self) -> None:
+        """Give all connections up: the database is elsewhere."""
+        for channel in self._channels:
+            channel.drop()
 
     async def close(self) -> None:
         for channel in self._channels:

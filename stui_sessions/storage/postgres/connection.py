@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 APPLICATION: Final = "stui-sessions"
 
+_answered: dict[str, str] = {}
+"""For each URL, the host that answered last: it is tried first."""
+
 STAGGER_SECONDS: Final = 1.0
 """How long one host may be silent before the next is asked too.  A host that is frozen still accepts connections."""
 
@@ -81,8 +84,9 @@ async def connect(url: str, *, timeout: float = 10.0) -> "asyncpg.Connection":  
         parts = _parts(url)
     except ValueError:
         raise StartError(_WRONG) from None
-    tries = [
-        lambda place=place: asyncpg.connect(
+
+    async def one(place: dict[str, Any]) -> Any:
+        connection = await asyncpg.connect(
             parts.dsn,
             **place,
             timeout=min(parts.timeout, timeout),
@@ -91,9 +95,14 @@ async def connect(url: str, *, timeout: float = 10.0) -> "asyncpg.Connection":  
             server_settings={"application_name": parts.application},
             target_session_attrs=parts.target,
         )
-        for place in parts.places
-    ]
-    return await _first(tries, [_shown_place(place) for place in parts.places])
+        _answered[url] = _shown_place(place)
+        return connection
+
+    last = _answered.get(url)
+    places = sorted(parts.places, key=lambda place: _shown_place(place) != last)
+    tries = [lambda place=place: one(place) for place in places]
+    stagger = min(STAGGER_SECONDS, timeout / 4)
+    return await _first(tries, [_shown_place(place) for place in places], stagger)
 
 
 class _Parts(Struct):
@@ -153,8 +162,8 @@ def _shown_place(place: dict[str, Any]) -> str:
     return f"{place['host']}:{place['port']}" if place else ""
 
 
-async def _first(tries: list[Any], names: list[str]) -> Any:
-    """The first connection that comes about; the next host is tried when one fails or is silent for a while."""
+async def _first(tries: list[Any], names: list[str], stagger: float) -> Any:
+    """The first connection that comes about; the next host is tried when one fails or is silent for `stagger` s."""
     running: dict[asyncio.Task[Any], str] = {}
     waiting = list(zip(tries, names, strict=True))
     failed: list[tuple[str, Exception]] = []
@@ -164,7 +173,7 @@ async def _first(tries: list[Any], names: list[str]) -> Any:
                 start, name = waiting.pop(0)
                 running[asyncio.ensure_future(start())] = name
             done, _ = await asyncio.wait(
-                running, timeout=STAGGER_SECONDS if waiting else None, return_when=asyncio.FIRST_COMPLETED
+                running, timeout=stagger if waiting else None, return_when=asyncio.FIRST_COMPLETED
             )
             for task in done:
                 name = running.pop(task)

@@ -7,6 +7,7 @@ row then tells whether the batch was committed; it cannot be, later.
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from stui_sessions.errors import StartError, StorageError
@@ -40,12 +41,13 @@ class Outcome(NamedTuple):
 
 
 class Lane:
-    """One batch after the other."""
+    """One batch after the other.  `moved()` is called when the database was found to be elsewhere."""
 
-    def __init__(self, url: str, schema: str, timeout: float, log: Log) -> None:
+    def __init__(self, url: str, schema: str, timeout: float, moved: Callable[[], None], log: Log) -> None:
         self._channel = Channel(url, timeout)
         self._patience = min(timeout, PATIENCE)
         self._looking: asyncio.Task[None] | None = None
+        self._moved = moved
         self._log = log
         self.name = ""
         """Of the row; empty while there is none."""
@@ -111,6 +113,7 @@ class Lane:
             await asyncio.sleep(self._patience)
         self._log.warning("storage.moved")
         self._channel.drop()
+        self._moved()
 
     async def _was_committed(self, error: BaseException) -> bool:
         """Whether the last batch was committed: asked again and again, until the database answers."""

@@ -72,7 +72,7 @@ class PostgresStore:
         self._is_open = False
         url, schema = options.url, options.schema
         self._readers = Readers(url, READERS, options.timeout)
-        self._lanes = [Lane(url, schema, options.timeout, log) for _ in range(LANES)]
+        self._lanes = [Lane(url, schema, options.timeout, self._readers.drop, log) for _ in range(LANES)]
         self._free: asyncio.LifoQueue[Lane] = asyncio.LifoQueue()
         self._lists = Lists(self._readers, schema)
         self._keeper = Keeper(self._readers, schema, options.log_retention, self.time, log)
