@@ -15,9 +15,7 @@ from stui_sessions.protocol.registry import Command
 
 
 class PingParams(Struct, forbid_unknown_fields=True, gc=False):
-    storage: Annotated[
-        bool, Meta(description="Ask the store too, to see whether this server is fit for work.")
-    ] = False
+    storage: Annotated[bool, Meta(description="Ask the store too, to see whether this server is fit for work.")] = False
 
 
 class PingResult(Struct, gc=False):

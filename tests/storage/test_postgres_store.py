@@ -205,10 +205,10 @@ async def test_tables_that_are_missing_or_newer_are_refused(base: Base, database
     with pytest.raises(StartError, match="stui-sessions db init"):
         await nowhere.open()
     await nowhere.close(clean=False)
-    await base.sql.execute(f"UPDATE {S}.meta SET value = '999' WHERE key = 'version'")
-    store = base.maker.make()
-    with pytest.raises(StartError, match="newer"):
-        await store.open()
+    for version, text in ((999, "newer"), (0, "move that was cut off")):
+        await base.sql.execute(f"UPDATE {S}.meta SET value = '{version}' WHERE key = 'version'")
+        with pytest.raises(StartError, match=text):
+            await base.maker.make().open()
 
 
 async def test_a_database_that_promises_nothing_is_refused(base: Base, database_url: str) -> None:

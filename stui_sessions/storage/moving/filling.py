@@ -12,11 +12,11 @@ from stui_sessions.domain.entities import Session
 from stui_sessions.errors import StorageError
 from stui_sessions.storage.counting import Counters
 from stui_sessions.storage.moving.content import STEPS, Entry, Marker, Side, Step
-from stui_sessions.storage.moving.shared import HALF_MOVED, LAST_NUMBER, MARKER, SharedSide
+from stui_sessions.storage.moving.shared import LAST_NUMBER, MARKER, SharedSide
 from stui_sessions.storage.postgres import admin
 from stui_sessions.storage.postgres.batches import NO_ORDER, hash_of
 from stui_sessions.storage.postgres.connection import connect
-from stui_sessions.storage.postgres.schema import DAY_MS, VERSION, partition, partition_name
+from stui_sessions.storage.postgres.schema import DAY_MS, HALF_MOVED, VERSION, partition, partition_name
 from stui_sessions.storage.postgres.statements import ENTITY_COLUMNS, SESSION_COLUMNS, TOTALS
 from stui_sessions.storage.rows import encode_entity, encode_session, encode_text
 

@@ -14,7 +14,7 @@ from stui_sessions.storage.moving.content import PIECE_BYTES, PIECE_ROWS, Counts
 from stui_sessions.storage.postgres import admin
 from stui_sessions.storage.postgres.batches import decode_record
 from stui_sessions.storage.postgres.connection import connect, sqlstate, translate
-from stui_sessions.storage.postgres.schema import quoted
+from stui_sessions.storage.postgres.schema import HALF_MOVED, quoted
 from stui_sessions.storage.postgres.statements import NOW, TOTALS
 from stui_sessions.storage.rows import decode_entity, decode_session, decode_text
 
@@ -26,9 +26,6 @@ MARKER: Final = "moving"
 
 LAST_NUMBER: Final = "last_number"
 """The row of `meta` with the highest session number of the local store that the sessions came from."""
-
-HALF_MOVED: Final = 0
-"""The version of tables that are not complete: every server refuses it."""
 
 SEEN_MS: Final = 60_000
 """A lane that is open and was seen since is that of a server, whatever else there is to see of it."""

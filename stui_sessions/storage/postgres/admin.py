@@ -10,7 +10,7 @@ from msgspec import Struct
 from stui_sessions.errors import StartError, StorageError, quote
 from stui_sessions.storage.postgres import schema as tables
 from stui_sessions.storage.postgres.connection import connect, sqlstate, translate
-from stui_sessions.storage.postgres.schema import VERSION, quoted
+from stui_sessions.storage.postgres.schema import HALF_MOVED, VERSION, quoted
 
 if TYPE_CHECKING:
     import asyncpg
@@ -110,6 +110,8 @@ def refuse_version(found: int | None, schema: str) -> None:
     where = f"the schema {quote(schema)} of the database"
     if found is None:
         raise StartError(f"{where} has no tables: make them with {_command('init', schema)}")
+    if found == HALF_MOVED:
+        raise StartError(f"{where} is the target of a move that was cut off: run stui-sessions move again")
     if found < VERSION:
         raise StartError(
             f"{where} has tables of version {found}, this server needs {VERSION}: {_command('upgrade', schema)}"

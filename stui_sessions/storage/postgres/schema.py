@@ -18,6 +18,9 @@ from typing import Final
 VERSION: Final = 1
 """Of the tables.  Goes up with any change that an older server could not live with."""
 
+HALF_MOVED: Final = 0
+"""In the place of a version: the tables are the target of a move that has not ended."""
+
 GRAIN_MS: Final = 60_000
 """How far `listed_at` and `due_at` may lie before what the head says."""
 
