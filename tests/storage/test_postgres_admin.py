@@ -6,7 +6,7 @@ from stui_sessions.errors import StartError
 from stui_sessions.storage.postgres import admin
 from stui_sessions.storage.postgres.admin import Promise, is_safe, meaning, refuse_unsafe, refuse_version
 from stui_sessions.storage.postgres.connection import connect
-from stui_sessions.storage.postgres.schema import VERSION
+from stui_sessions.storage.postgres.schema import HALF_MOVED, VERSION
 from tests.conftest import MakePostgres
 
 
@@ -56,7 +56,8 @@ def test_what_a_promise_means(promise: Promise, safe: bool, words: str) -> None:
     ("found", "words"),
     [
         (None, 'the schema "mine" of the database has no tables.*stui-sessions db init --db URL --db-schema mine'),
-        (VERSION - 1, "stui-sessions db upgrade --db URL --db-schema mine"),
+        (HALF_MOVED, "run stui-sessions move again"),
+        (VERSION - 2, "stui-sessions db upgrade --db URL --db-schema mine"),
         (VERSION + 1, "use a newer server"),
     ],
 )
