@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from stui_sessions.config import Settings, is_url, shown_url
-from stui_sessions.engine.clock import Clock, wall_clock
+from stui_sessions.engine.clock import Clock, steady_clock, wall_clock
 from stui_sessions.storage.contract import Store
 from stui_sessions.storage.local.store import LocalStore
 from stui_sessions.storage.local.writebehind import Limits
@@ -18,7 +18,8 @@ def make_store(database: Path | None, s: Settings, clock: Clock, log: Any) -> St
         from stui_sessions.storage.postgres.store import Options, PostgresStore
 
         options = Options(s.db, s.db_schema, s.storage_timeout, s.log_retention, s.allow_unsafe_database)
-        return PostgresStore(options, wall_clock, log, clock.follow)
+        clock.follow(0)
+        return PostgresStore(options, steady_clock, log, clock.follow)
     if database is None:
         return MemoryStore()
     return LocalStore(database, durability=s.durability, clock=wall_clock, log=log, limits=local_limits(s))

@@ -6,7 +6,7 @@ One way for news to travel: statistics today, subscribers and other followers la
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from itertools import islice
+from itertools import takewhile
 
 from stui_sessions.storage.contract import Commit, LogGone, Store
 
@@ -35,6 +35,7 @@ class Feed:
         self._kept_bytes = kept_bytes
         self._recent: deque[tuple[Commit, int]] = deque()
         self._bytes = 0
+        self._gone = committed  # what is behind this one is in memory
         self._news: asyncio.Future[None] | None = None
 
     def publish(self, commit: Commit, size: int) -> None:
@@ -43,7 +44,9 @@ class Feed:
         self._recent.append((commit, size))
         self._bytes += size
         while self._bytes > self._kept_bytes and len(self._recent) > 1:
-            self._bytes -= self._recent.popleft()[1]
+            gone, size = self._recent.popleft()
+            self._bytes -= size
+            self._gone = gone.number
         if self._news is not None:
             news, self._news = self._news, None
             if not news.done():
@@ -64,10 +67,15 @@ class Feed:
                     yield commit
 
     def recent(self, since: int) -> list[Commit]:
-        """All commits behind number `since`, if they are still in memory; else none."""
-        if not self._recent or self._recent[0][0].number > since + 1:
+        """All commits behind number `since`, if they are still in memory; else none.
+
+        A number that failed may be missing between them.
+        """
+        if since < self._gone:
             return []
-        return [commit for commit, _ in islice(self._recent, since + 1 - self._recent[0][0].number, None)]
+        found = [commit for commit, _ in takewhile(lambda kept: kept[0].number > since, reversed(self._recent))]
+        found.reverse()
+        return found
 
     async def _logged(self, since: int) -> AsyncIterator[Commit]:
         if self._store is None:

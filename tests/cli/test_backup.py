@@ -20,6 +20,8 @@ from tests.support.load import SERVER_ARGS, Load
 from tests.support.server import ServerProcess, environment
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.local_store
+
 
 def run(directory: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "stui_sessions", *arguments]

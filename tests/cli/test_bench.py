@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,10 +27,8 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    directory = tmp_path_factory.mktemp("shared")
-    with ServerProcess(directory, unix=directory / "s") as server:
-        yield server
+def shared(make_lasting_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> ServerProcess:
+    return make_lasting_server(unix=tmp_path_factory.mktemp("shared") / "s").start()
 
 
 def run(server: ServerProcess | CannedServer, *arguments: str) -> Result:

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from stui_sessions.cli.call import call
 from stui_sessions.cli.main import main
 from stui_sessions.cli.parameters import Parameters
 from stui_sessions.commands import REGISTRY
+from tests.conftest import StartServer
 from tests.support.canned import CannedServer
 from tests.support.server import ServerProcess, environment
 
@@ -29,10 +29,8 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    directory = tmp_path_factory.mktemp("shared")
-    with ServerProcess(directory, unix=directory / "s") as server:
-        yield server
+def shared(make_lasting_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> ServerProcess:
+    return make_lasting_server(unix=tmp_path_factory.mktemp("shared") / "s").start()
 
 
 def run(*arguments: str, input: str = "", **env: str) -> Result:

@@ -3,13 +3,13 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from tests.conftest import StartServer
+from tests.support.databases import Databases, Files
 from tests.support.line_client import LineClient
 from tests.support.server import ServerProcess, environment
 from tests.support.waiting import until
@@ -29,6 +29,8 @@ COMMANDS = {
     "help": ["serve", "--help"],
     "version": ["--version"],
 }
+LOCAL = ("backup", "restore")
+NAMES = [pytest.param(name, marks=pytest.mark.local_store) if name in LOCAL else name for name in COMMANDS]
 
 
 class Done(NamedTuple):
@@ -37,7 +39,7 @@ class Done(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A running server, and a directory with a backup and an export of it."""
+    """A running server, and a directory with an export and, of a local one, a backup of it."""
 
     server: ServerProcess
     directory: Path
@@ -70,18 +72,19 @@ class Place(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    directory = tmp_path_factory.mktemp("shared")
-    with ServerProcess(directory) as server:
-        for client_id in ("a", "b", "c"):
-            server.result("create_session", client_id=client_id)
-        for words in (["backup", "sessions.backup"], ["export", "rows.jsonl"]):
-            command = [sys.executable, "-m", "stui_sessions", *words, "--port", str(server.port)]
-            subprocess.run(command, cwd=directory, env=environment(directory, {}), check=True, capture_output=True)
-        yield Place(server, directory)
+def place(make_lasting_server: StartServer, databases: Databases) -> Place:
+    server = make_lasting_server().start()
+    directory = server.directory
+    for client_id in ("a", "b", "c"):
+        server.result("create_session", client_id=client_id)
+    backup = [["backup", "sessions.backup"]] if isinstance(databases, Files) else []
+    for words in (*backup, ["export", "rows.jsonl"]):
+        command = [sys.executable, "-m", "stui_sessions", *words, "--port", str(server.port)]
+        subprocess.run(command, cwd=directory, env=environment(directory, {}), check=True, capture_output=True)
+    return Place(server, directory)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("redirection", "reason"),
     [(">&-", "it is closed"), (">/dev/full", "No space left on device"), ("", "Broken pipe")],
@@ -114,7 +117,7 @@ def test_an_export_that_ends_early_leaves_no_request_behind(server: ServerProces
     assert (done.returncode, done.stderr) == (2, f"stui-sessions: stdout cannot be written: {reason}\n")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("redirection", ["<&-", "2>&-", "2>/dev/full"])
 def test_without_stdin_or_stderr_a_command_does_what_it_does_with_them(
     place: Place, name: str, redirection: str

@@ -75,6 +75,7 @@ def target(start_server: StartServer) -> ServerProcess:
     return start_server("--create-rate", "1", "--max-sessions-per-client", "1")
 
 
+@pytest.mark.both_stores
 def test_what_comes_out_is_what_went_in(server: ServerProcess, target: ServerProcess, tmp_path: Path) -> None:
     ids = fill(server)
     lines = export(server)
@@ -114,6 +115,7 @@ def test_filters(server: ServerProcess) -> None:
     assert b"invalid_parameter" in refused.stderr
 
 
+@pytest.mark.both_stores
 def test_more_than_a_page_and_more_than_a_batch(server: ServerProcess, target: ServerProcess) -> None:
     lines = [row(f"s{n:04}", client_id=f"c{n}", session_state={"n": n, "t": "x" * (n % 700)}) for n in range(2500)]
     assert take(server, lines) == ("imported 2,500, replaced 0, skipped 0, 0 errors", [])
@@ -232,6 +234,7 @@ def test_strict_takes_nothing_behind_the_first_error(server: ServerProcess, kind
     assert {json.loads(line)["session"]["session_id"] for line in export(server)} == {"a", "b"}
 
 
+@pytest.mark.local_store
 @pytest.mark.parametrize("way", ["file", "stdin"])
 def test_a_backup_is_no_export_which_is_said_once(server: ServerProcess, tmp_path: Path, way: str) -> None:
     file = tmp_path / "sessions.backup"
@@ -243,6 +246,7 @@ def test_a_backup_is_no_export_which_is_said_once(server: ServerProcess, tmp_pat
     assert done.stderr.decode() == said
 
 
+@pytest.mark.local_store
 def test_one_session_is_no_sessions(server: ServerProcess, tmp_path: Path) -> None:
     take(server, [row("a")])
     backup, database = tmp_path / "b", tmp_path / "r.db"

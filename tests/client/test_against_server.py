@@ -1,7 +1,6 @@
 """The asyncio client against the real server."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,9 @@ from tests.support.server import ServerProcess
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def shared(make_lasting_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> ServerProcess:
     """A server for all tests of this module; each uses clients of its own."""
-    directory = tmp_path_factory.mktemp("shared")
-    with ServerProcess(directory, unix=directory / "s") as server:
-        yield server
+    return make_lasting_server(unix=tmp_path_factory.mktemp("shared") / "s").start()
 
 
 async def test_the_life_of_a_session(shared: ServerProcess) -> None:
@@ -91,6 +88,7 @@ async def test_numbers_keep_their_text_in_raw_results(shared: ServerProcess) -> 
         assert b"-0" in text
 
 
+@pytest.mark.both_stores
 async def test_a_thousand_updates_in_flight_are_decided_in_order(shared: ServerProcess) -> None:
     async with connect(port=shared.port) as client:
         id = (await client.create_session("flight")).session_id
@@ -131,6 +129,7 @@ async def test_over_the_limit_of_connections(start_server: StartServer) -> None:
         assert (await first.ping()).pong
 
 
+@pytest.mark.both_stores
 async def test_the_saved_state_is_there_after_a_kill(server: ServerProcess) -> None:
     async with connect(port=server.port) as client:
         id = (await client.create_session("me")).session_id

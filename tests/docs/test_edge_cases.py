@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import StartServer
 from tests.docs.markdown import read, section, table
 from tests.support.line_client import LineClient
-from tests.support.server import ServerProcess
 
 ROWS = {what: (answer, id) for what, answer, id in table(section(read("protocol.md"), "What is on the line"))}
 STATE = 1_048_576
@@ -301,12 +301,9 @@ CASES: dict[str, list[Case | Kept]] = {
 
 
 @pytest.fixture(scope="module")
-def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Table]:
+def edge(make_lasting_server: StartServer) -> Iterator[Table]:
     options = ["--max-message-bytes", str(MESSAGE), "--max-sessions-per-client", "1000", "--create-rate", "0"]
-    with (
-        ServerProcess(tmp_path_factory.mktemp("edge"), *options) as server,
-        server.connect() as client,
-    ):
+    with make_lasting_server(*options).start().connect() as client:
         yield Table(client)
 
 
@@ -314,6 +311,7 @@ def test_the_table_and_the_cases_are_the_same() -> None:
     assert list(ROWS) == list(CASES)
 
 
+@pytest.mark.both_stores
 @pytest.mark.parametrize("row", ROWS)
 def test_the_row_is_true(edge: Table, row: str) -> None:
     answer, id = ROWS[row]

@@ -99,6 +99,7 @@ def test_idle(start_server: StartServer) -> None:
         assert idle.result("ping") == {"pong": True}
 
 
+@pytest.mark.one_server
 @row("connects when `max_connections` are open")
 def test_too_many(start_server: StartServer) -> None:
     server = start_server("--max-connections", "2")
@@ -173,6 +174,7 @@ def deaf(server: ServerProcess) -> LineClient:
     return LineClient(sock)
 
 
+@pytest.mark.both_stores
 @row("resets or closes the connection with requests unanswered")
 def test_reset(server: ServerProcess) -> None:
     session = new_session(server)
@@ -200,6 +202,7 @@ def test_stop(server: ServerProcess) -> None:
     assert server.result("get_session_info", session_id=session)["revision"] == 1 + answered
 
 
+@pytest.mark.one_server
 @row("sends a long line when `buffer_limit` is used up")
 def test_memory_is_short(start_server: StartServer) -> None:
     server = start_server("--max-message-bytes", "256KiB", "--buffer-limit", "256KiB")

@@ -118,6 +118,7 @@ def test_the_first_session(server: ServerProcess, shell_env: dict[str, str]) -> 
     assert played == 6
 
 
+@pytest.mark.local_store
 def test_backup_and_export(server: ServerProcess, shell_env: dict[str, str], tmp_path: Path) -> None:
     server.result("create_session", client_id="me")
     part = section(README, "Backup, restore, export, import")
@@ -198,7 +199,9 @@ def subcommands() -> dict[str, click.Command]:
     return {name: command for name, command in found.items() if command}
 
 
-COMMAND_LINE = re.compile(r"stui-sessions (serve|call|backup|restore|export|import|bench|schema|db \w+)\b([^`\n]*)")
+COMMAND_LINE = re.compile(
+    r"stui-sessions (serve|call|backup|restore|move|export|import|bench|schema|db \w+)\b([^`\n]*)"
+)
 DOCUMENTS = ["README.md", "protocol.md", "examples/README.md"]
 
 

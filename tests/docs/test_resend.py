@@ -10,13 +10,13 @@ import json
 import re
 import select
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import pytest
 
 from stui_sessions.commands import REGISTRY
+from tests.conftest import StartServer
 from tests.docs.markdown import read, section, table
 from tests.support.line_client import LineClient, request_line
 from tests.support.moved_clock import WallClock
@@ -77,12 +77,8 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> WallClock:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, clock: WallClock) -> Iterator[ServerProcess]:
-    directory: Path = tmp_path_factory.mktemp("resend")
-    with ServerProcess(
-        directory, "--create-rate", "0", env=clock.environment, module="tests.support.moved_clock"
-    ) as server:
-        yield server
+def server(make_lasting_server: StartServer, clock: WallClock) -> ServerProcess:
+    return make_lasting_server("--create-rate", "0", env=clock.environment, module="tests.support.moved_clock").start()
 
 
 @pytest.fixture(params=[False, True], ids=["it never arrived", "it was carried out"])
@@ -663,13 +659,20 @@ def test_every_command_has_a_row() -> None:
     assert set(REGISTRY.names) - named <= looking
 
 
-@pytest.mark.parametrize("name", ROWS)
+LOCAL = ("`begin_backup`", "`read_backup`")
+
+
+@pytest.mark.both_stores
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.local_store) if name in LOCAL else name for name in ROWS]
+)
 def test_the_row_is_true(scene: Scene, name: str) -> None:
     for play in CASES[name]:
         scene.clock.set(0)
         play(scene)
 
 
+@pytest.mark.both_stores
 @pytest.mark.parametrize("text", SENTENCES)
 def test_the_sentence_is_true(scene: Scene, text: str) -> None:
     for play in SENTENCES[text]:

@@ -13,9 +13,9 @@ import pytest
 
 from stui_sessions.commands import REGISTRY
 from stui_sessions.domain.lifecycle import AFTER, REMOVED, STATUS_NAMES
+from tests.conftest import StartServer
 from tests.docs.markdown import read, section, table
 from tests.support.line_client import LineClient
-from tests.support.server import ServerProcess
 from tests.support.waiting import until
 
 PROTOCOL = read("protocol.md")
@@ -25,9 +25,9 @@ FIRST += ("list_client_sessions", "get_session_statistics", "ping")
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LineClient]:
+def client(make_lasting_server: StartServer) -> Iterator[LineClient]:
     options = ["--max-sessions-per-client", "1000", "--max-sessions-per-user", "1000", "--create-rate", "0"]
-    with ServerProcess(tmp_path_factory.mktemp("rules"), *options) as server, server.connect() as client:
+    with make_lasting_server(*options).start().connect() as client:
         yield client
 
 
@@ -468,6 +468,7 @@ def test_the_table_and_the_cases_are_the_same() -> None:
     assert list(ROWS) == list(CASES)
 
 
+@pytest.mark.both_stores
 @pytest.mark.parametrize("row", ROWS)
 def test_the_row_is_true(client: LineClient, row: str) -> None:
     for ask in CASES[row]:

@@ -146,6 +146,7 @@ def test_the_largest_session_is_exported_and_imported_between_two_default_server
         assert told_limits(other)["max_message_bytes"] == 2 * MIB
 
 
+@pytest.mark.local_store
 def test_a_refused_newer_database_is_left_as_it_was(make_server: StartServer) -> None:
     server = make_server().start()
     server.result("create_session", client_id="me")

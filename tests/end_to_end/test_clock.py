@@ -1,15 +1,17 @@
 """The wall clock is set two hours ahead and one day back, while the server runs and between two starts."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stui_sessions.storage.postgres import admin
 from tests.conftest import StartServer
 from tests.support.line_client import LineClient
 from tests.support.load import SERVER_ARGS, Load
-from tests.support.moved_clock import WallClock
+from tests.support.moved_clock import ALONE, WallClock
 from tests.support.server import ServerProcess
 from tests.support.waiting import until
 
@@ -72,6 +74,7 @@ def use(client: LineClient, session_id: str, revision: int) -> None:
     assert left["timeout"] - 2 <= left["time_until_expiry"] <= left["timeout"]
 
 
+@pytest.mark.both_stores
 def test_ahead_and_back_while_running(server: ServerProcess, clock: WallClock) -> None:
     with server.connect() as client:
         ids = sessions(client)
@@ -141,6 +144,25 @@ def test_load_while_the_clock_jumps(server: ServerProcess, clock: WallClock) -> 
     server.kill()
     server.start()
     load.verify()
+
+
+def test_a_machines_clock_does_not_count_for_a_shared_store(
+    make_server: StartServer, clock: WallClock, database_url: str
+) -> None:
+    """Somebody sets it two hours ahead: the database's clock says what expires."""
+    asyncio.run(admin.init(database_url, "stui_sessions"))
+    server = make_server(
+        "--cleanup-interval", "1", db=database_url, module="tests.support.moved_clock",
+        env={**clock.environment, ALONE: "yes"},
+    ).start()  # fmt: skip
+    with server.connect() as client:
+        ids = sessions(client)
+        clock.set(AHEAD)
+        assert abs(shift(client)) < 5
+        assert client.request("restore_session", session_id=ids["hour"])["status"] == "success"
+        before = client.result("get_session_statistics")["sweeper"]["runs"]
+        until(lambda: client.result("get_session_statistics")["sweeper"]["runs"] > before + 1, "two sweeps")
+        assert active(client, ids) == list(TIMEOUTS)
 
 
 def test_rates_do_not_follow_the_wall_clock(make_server: StartServer, clock: WallClock) -> None:

@@ -110,6 +110,7 @@ def test_an_import_over_many_large_sessions_that_expired_unnoticed(
     assert_idle_and_quick_to_stop(server)
 
 
+@pytest.mark.one_server
 def test_one_sweep_ends_all_that_is_due_whatever_memory_holds(make_server: StartServer, tmp_path: Path) -> None:
     clock, file = WallClock(tmp_path / "clock"), tmp_path / "settings.toml"
     file.write_text('cleanup_interval = 86400\nresident_limit = "30KiB"\n')

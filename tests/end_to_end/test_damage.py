@@ -18,6 +18,8 @@ from tests.support.database import SESSIONS, edit, fill, flip, inflate, refusal,
 from tests.support.server import ServerProcess
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.local_store
+
 MIB = 1024 * 1024
 
 

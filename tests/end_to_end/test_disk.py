@@ -21,6 +21,8 @@ from tests.support.load import SERVER_ARGS, Load
 from tests.support.server import ServerProcess
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.local_store
+
 # As root, a server without the rights that make permissions pointless; for others, nothing is to be done.
 PLAIN_USER = ("setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--") if os.geteuid() == 0 else ()
 

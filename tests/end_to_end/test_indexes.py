@@ -11,9 +11,13 @@ import signal
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from stui_sessions.config import is_url
 from tests.conftest import StartServer
-from tests.support.audit import STATUSES, Audit, at_once, pages
+from tests.support.audit import STATUSES, Audit, at_once, in_file, in_postgres, pages
 from tests.support.crowd import Crowd
 from tests.support.line_client import LineClient
 from tests.support.server import ServerProcess
@@ -50,7 +54,7 @@ class Settings:
         """Have the running server read them again."""
         self.set(removing=removing, on_limit=on_limit)
         server.send_signal(signal.SIGHUP)
-        until(lambda: server.result("get_session_statistics")["default_timeout"] == self._version, "the settings")
+        until(lambda: {told["default_timeout"] for told in statistics(server)} == {self._version}, "the settings")
 
 
 class Still:
@@ -108,8 +112,17 @@ class Still:
 
 def removals(server: ServerProcess) -> Counter[str]:
     """What the sweeper says to have removed since the start, by the reason."""
-    counts = server.result("get_session_statistics")["removed_by_reason"]
-    return Counter({reason: counts[reason] for reason in ("expired", "closed", "deleted")})
+    found = [told["removed_by_reason"] for told in statistics(server)]
+    return Counter({reason: sum(counts[reason] for counts in found) for reason in ("expired", "closed", "deleted")})
+
+
+def statistics(server: ServerProcess) -> list[dict[str, Any]]:
+    """What each process says of itself."""
+    found = []
+    for port in server.ports:
+        with LineClient.tcp(server.host, port) as client:
+            found.append(client.result("get_session_statistics"))
+    return found
 
 
 def logged(server: ServerProcess, since: int) -> Counter[str]:
@@ -127,6 +140,7 @@ def load(server: ServerProcess, crowd: Crowd) -> None:
     crowd.go_on(WRITES)
 
 
+@pytest.mark.both_stores
 def test_indexes_agree_with_the_sessions(make_server: StartServer, tmp_path: Path) -> None:
     settings = Settings(tmp_path / "settings.toml")
     server = make_server(*ARGS, "--config", str(settings.path)).start()
@@ -171,7 +185,7 @@ def test_indexes_agree_with_the_sessions(make_server: StartServer, tmp_path: Pat
         audit = look()
 
         assert server.terminate() == 0
-        audit.file(Path(server.db))
+        audit.tables(in_postgres(server.db) if is_url(server.db) else in_file(Path(server.db)))
         started = len(server.stderr())
         server.start()
     print(f"\n{crowd.acknowledged} writes, {still.walks} walks, removed {dict(removed)}")

@@ -24,7 +24,8 @@ SNAPSHOTS = ("1", "3600")
 the load is in the journal and has to be replayed."""
 
 
-@pytest.mark.parametrize("interval", SNAPSHOTS)
+@pytest.mark.both_stores
+@pytest.mark.parametrize("interval", [pytest.param(SNAPSHOTS[0], marks=pytest.mark.local_store), SNAPSHOTS[1]])
 def test_kill_under_load(start_server: StartServer, interval: str) -> None:
     server = start_server("--snapshot-interval", interval, *SERVER_ARGS)
     load = Load(server, seed=int(interval))

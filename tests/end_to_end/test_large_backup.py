@@ -17,6 +17,8 @@ from tests.support.load import SERVER_ARGS
 from tests.support.server import ServerProcess
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.local_store
+
 SESSIONS = 20
 STATE = {"pad": "x" * 900_000}
 STOP_WITHIN = 5.0

@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import StartServer
 from tests.support.line_client import LineClient, request_line
 from tests.support.load import SERVER_ARGS
@@ -40,6 +42,7 @@ def told(server: ServerProcess) -> dict[str, Any]:
     return reply
 
 
+@pytest.mark.one_server
 def test_64_descriptors_and_200_connections(make_server: StartServer) -> None:
     server = make_server(*SERVER_ARGS, wrapper=FEW_DESCRIPTORS).start()
     assert resource.prlimit(server.pid, resource.RLIMIT_NOFILE) == (64, 64)
@@ -66,6 +69,7 @@ def descriptors(server: ServerProcess) -> int:
     return len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
 
 
+@pytest.mark.one_server
 def test_max_connections(start_server: StartServer, tmp_path: Path) -> None:
     """Over all listeners together; a place is free as soon as somebody leaves."""
     server = start_server("--max-connections", "3", unix=tmp_path / "s")
@@ -82,6 +86,7 @@ def test_max_connections(start_server: StartServer, tmp_path: Path) -> None:
         assert guests[1].result("ping") == {"pong": True}
 
 
+@pytest.mark.one_server
 def test_who_is_turned_away_while_sending_still_reads_why(start_server: StartServer) -> None:
     server = start_server("--max-connections", "1")
     with server.connect() as guest:
@@ -116,6 +121,7 @@ def create_together(server: ServerProcess, count: int, client_id: str) -> list[d
     return replies
 
 
+@pytest.mark.both_stores
 def test_fifty_creates_at_once_for_one_client(start_server: StartServer) -> None:
     server = start_server("--max-sessions-per-client", "7")
     for _ in range(3):
@@ -131,6 +137,7 @@ def test_fifty_creates_at_once_for_one_client(start_server: StartServer) -> None
             client.pipeline([("close_session", {"session_id": i}) for i in made])
 
 
+@pytest.mark.both_stores
 def test_fifty_creates_at_once_after_a_restart(start_server: StartServer) -> None:
     """The limit holds too where the client's sessions have to be loaded first."""
     server = start_server()
@@ -142,6 +149,8 @@ def test_fifty_creates_at_once_after_a_restart(start_server: StartServer) -> Non
     assert len(set(made)) == 5
 
 
+@pytest.mark.both_stores
+@pytest.mark.one_server
 def test_creating_too_fast(start_server: StartServer) -> None:
     server = start_server("--create-rate", "60", "--max-sessions-per-client", "1000")
     with server.connect() as client:

@@ -19,6 +19,7 @@ from tests.support.power_cut import PowerCut, build
 ROUNDS = int(os.environ.get("STUI_TEST_POWER_CUTS", "6"))
 
 pytestmark = [
+    pytest.mark.local_store,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the library is preloaded the way of Linux"),
     pytest.mark.skipif(not shutil.which(os.environ.get("CC", "cc")), reason="needs a C compiler (cc)"),
 ]

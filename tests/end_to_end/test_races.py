@@ -69,6 +69,7 @@ def listed(server: ServerProcess, status: str = "live", **only: Any) -> set[str]
 # One client.
 
 
+@pytest.mark.both_stores
 def test_a_client_opens_one_session(server: ServerProcess) -> None:
     states = [{**CLIENT, "session_state": {"n": n}} for n in range(CROWD)]
     server.result("create_session", client_id="other")
@@ -100,6 +101,7 @@ def test_an_id_is_created_once_and_then_resumed(server: ServerProcess, owner: di
     assert {r["session_id"] for r in replies} == {"mine"}
 
 
+@pytest.mark.both_stores
 @pytest.mark.parametrize("command", ["open_session", "create_session"])
 def test_an_id_is_created_once_and_then_refused(server: ServerProcess, command: str) -> None:
     replies = all_at_once(server, command, {"session_id": "mine", **CLIENT})
@@ -117,6 +119,7 @@ def test_an_id_is_given_to_one_and_the_others_get_their_own(server: ServerProces
     assert all(r["requested_session_id"] == "mine" for r in replies if r is not first)
 
 
+@pytest.mark.both_stores
 def test_an_external_id_is_given_to_one_session_of_each_user(server: ServerProcess) -> None:
     requests = [{"external_id": "x", "user_id": f"u{n % 10}", "client_id": f"c{n}"} for n in range(CROWD)]
     replies = all_at_once(server, "create_session", *requests)
@@ -129,6 +132,7 @@ def test_an_external_id_is_given_to_one_session_of_each_user(server: ServerProce
 # The limit.
 
 
+@pytest.mark.both_stores
 @pytest.mark.parametrize("owner", OWNERS)
 def test_at_the_limit_there_are_exactly_so_many(server: ServerProcess, owner: dict[str, Any]) -> None:
     replies = all_at_once(server, "open_session", {"resume": False, **owner})
@@ -162,6 +166,7 @@ def test_as_many_come_back_as_there_is_room_for(server: ServerProcess) -> None:
     assert listed(server, **CLIENT) == {r["session_id"] for r in results(replies)}
 
 
+@pytest.mark.both_stores
 @pytest.mark.parametrize("owner", OWNERS)
 def test_each_beyond_the_limit_closes_the_oldest(start_server: StartServer, owner: dict[str, Any]) -> None:
     server = start_server(*ARGS, "--on-limit", "evict_oldest")

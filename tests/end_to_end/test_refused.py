@@ -4,10 +4,14 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import StartServer
 from tests.end_to_end.test_disk import FileSizeLimit
 from tests.support.moved_clock import WallClock
 from tests.support.server import ServerProcess
+
+pytestmark = pytest.mark.local_store
 
 
 def test_a_name_that_a_refused_close_would_have_freed_stays_ambiguous(server: ServerProcess) -> None:

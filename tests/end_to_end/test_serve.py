@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import StartServer
+from tests.support.databases import Databases, Files
 from tests.support.line_client import LineClient
 from tests.support.server import ServerProcess
 from tests.support.waiting import until
@@ -162,6 +163,7 @@ def test_settings_come_from_file_environment_and_flags(start_server: StartServer
 # Files.
 
 
+@pytest.mark.local_store
 def test_the_database_goes_to_the_state_directory(make_server: StartServer, tmp_path: Path) -> None:
     state = tmp_path / "deep" / "state"
     server = make_server(
@@ -177,6 +179,7 @@ def test_the_database_goes_to_the_state_directory(make_server: StartServer, tmp_
     assert set(files.values()) == {0o600}
 
 
+@pytest.mark.local_store
 def test_a_directory_that_does_not_exist_is_refused(make_server: StartServer, tmp_path: Path) -> None:
     place = tmp_path / "no" / "where.db"
     code, stderr = make_server(db=place).fails_to_start()
@@ -187,6 +190,7 @@ def test_a_directory_that_does_not_exist_is_refused(make_server: StartServer, tm
     assert not place.parent.exists()
 
 
+@pytest.mark.local_store
 @pytest.mark.parametrize("kept", [True, False])
 def test_the_log_tells_which_database_it_is(make_server: StartServer, tmp_path: Path, kept: bool) -> None:
     path = tmp_path / "my.db"
@@ -196,6 +200,7 @@ def test_the_log_tells_which_database_it_is(make_server: StartServer, tmp_path: 
     assert started["database"] == (str(path) if kept else ":memory:")
 
 
+@pytest.mark.local_store
 def test_a_directory_that_exists_is_left_as_it_is(make_server: StartServer, tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
@@ -208,7 +213,8 @@ def test_a_directory_that_exists_is_left_as_it_is(make_server: StartServer, tmp_
 # Logs.
 
 
-def test_logs_are_json_and_tell_no_secrets(start_server: StartServer) -> None:
+@pytest.mark.one_server
+def test_logs_are_json_and_tell_no_secrets(start_server: StartServer, databases: Databases) -> None:
     server = start_server()
     with server.connect() as client:
         ids = [client.result("create_session", client_id="someone")["session_id"] for _ in range(5)]
@@ -223,10 +229,12 @@ def test_logs_are_json_and_tell_no_secrets(start_server: StartServer) -> None:
     text = server.stderr()
     lines = [json.loads(line) for line in text.splitlines()]
     assert {"event", "level", "timestamp"} <= set(lines[0])
-    assert [line["event"] for line in lines] == ["started", "start.unclean", "started", "stopping", "stopped"]
+    unclean = ["start.unclean"] if isinstance(databases, Files) else []
+    assert [line["event"] for line in lines] == ["started", *unclean, "started", "stopping", "stopped"]
     assert not any(secret in text for secret in [*ids, "s3cr3t", "custom", "nonsense", "someone", "\x1b"])
 
 
+@pytest.mark.one_server
 def test_debug_logs_a_line_per_connection_and_still_no_ids(start_server: StartServer) -> None:
     server = start_server("--log-level", "debug")
     with server.connect() as client:
@@ -242,6 +250,7 @@ def test_debug_logs_a_line_per_connection_and_still_no_ids(start_server: StartSe
 # Expiry, from end to end.
 
 
+@pytest.mark.both_stores
 def test_an_idle_session_expires_and_is_forgotten_in_time(start_server: StartServer) -> None:
     server = start_server("--cleanup-interval", "1", "--keep-expired", "2", "--max-sessions-per-client", "1")
     with server.connect() as client:
@@ -269,6 +278,7 @@ def test_an_idle_session_expires_and_is_forgotten_in_time(start_server: StartSer
         assert server.result("get_session_info", session_id=alive)["is_active"]
 
 
+@pytest.mark.one_server
 def test_a_shorter_cleanup_interval_ends_the_one_that_is_running(start_server: StartServer, tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("cleanup_interval = 86400\nkeep_expired = 0\n")
@@ -338,6 +348,7 @@ def in_order(text: str) -> Any:
     return json.loads(text, parse_int=str, parse_float=str, object_pairs_hook=list)
 
 
+@pytest.mark.both_stores
 @pytest.mark.parametrize("way", ["kill", "terminate"])
 def test_a_restart_restores_exactly_what_was_saved(start_server: StartServer, way: str) -> None:
     server: ServerProcess = start_server()
@@ -360,6 +371,7 @@ def test_a_restart_restores_exactly_what_was_saved(start_server: StartServer, wa
     assert after == before
 
 
+@pytest.mark.local_store
 def test_a_relative_database_path_is_taken_from_where_it_was_started(make_server: StartServer) -> None:
     server = make_server(db="relative.db").start()
     session_id = server.result("create_session", client_id="here")["session_id"]

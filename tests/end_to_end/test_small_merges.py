@@ -5,6 +5,8 @@ import pytest
 from tests.conftest import StartServer
 from tests.support.line_client import LineClient
 
+pytestmark = pytest.mark.local_store
+
 LARGE = 900_000
 MOST = 2_000
 """Bytes of log that one small merge may take."""

@@ -56,6 +56,7 @@ def test_stop_under_load(start_server: StartServer, number: int) -> None:
     print(f"\nsignal {number}: {len(took)} rounds, {load.acknowledged} writes, stopped within {max(took):.2f} s")
 
 
+@pytest.mark.both_stores
 def test_what_was_read_is_answered(start_server: StartServer) -> None:
     """A peer that has sent its requests and waits gets every reply, and then the end."""
     server = start_server(*SERVER_ARGS)
@@ -131,6 +132,7 @@ def test_a_signal_right_after_the_start(start_server: StartServer, number: int) 
     assert stop(start_server(), number) < STOP_WITHIN
 
 
+@pytest.mark.one_server
 def test_a_signal_during_the_start_ends_it(make_server: StartServer) -> None:
     """Before its handlers are in place the signal kills, afterwards it stops; never is it lost."""
     server = make_server()
@@ -172,6 +174,7 @@ def refused(client: LineClient, line: bytes) -> str:
     return str(client.receive()["error_code"])
 
 
+@pytest.mark.one_server
 def test_reload_applies_what_can_change(start_server: StartServer, tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("")
@@ -197,6 +200,7 @@ def test_reload_applies_what_can_change(start_server: StartServer, tmp_path: Pat
     until(lambda: '"connection.opened"' in server.stderr(), "a line at debug")
 
 
+@pytest.mark.one_server
 def test_reload_changes_the_creation_rate(start_server: StartServer, tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("create_rate = 1000\n")
@@ -211,6 +215,7 @@ def test_reload_changes_the_creation_rate(start_server: StartServer, tmp_path: P
         assert create(client, "other") == "ok"
 
 
+@pytest.mark.local_store
 def test_reload_names_what_needs_a_restart(start_server: StartServer, tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("")
@@ -219,6 +224,7 @@ def test_reload_names_what_needs_a_restart(start_server: StartServer, tmp_path: 
     assert reload(server, "reloaded")["needs_restart"] == "durability,snapshot_interval"
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize(
     "text",
     ['deny_clients = ["*"]\nmax_depth = "deep"\n', 'deny_clients = ["*"]\nmax_deth = 9\n', "deny_clients = [", None],
@@ -240,6 +246,7 @@ def test_a_bad_file_is_logged_and_changes_nothing(start_server: StartServer, tmp
     assert server.result("get_session_statistics")["max_sessions_per_client"] == 3
 
 
+@pytest.mark.one_server
 def test_a_settings_file_that_became_a_pipe_does_not_hold_up_the_server(
     start_server: StartServer, tmp_path: Path
 ) -> None:

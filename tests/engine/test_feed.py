@@ -255,3 +255,15 @@ def test_a_removal_that_failed_is_not() -> None:
         desk.fail()
         assert peer.codes == ["storage_unavailable", "ok"]
         assert peer.replies[1]["result"]["removed_by_reason"]["purged"] == 0
+
+
+async def test_a_number_that_failed_is_missing_and_nothing_else() -> None:
+    """As with a store that others write to, where numbers are not used again."""
+    feed = Feed(None, 0)
+    removed = RemovedSessions(feed)
+    for number in (2, 3, 7, 8):
+        feed.publish(Commit(number, [Removed(session_key("", "s"), 2, 0, "test", 0, 1, "closed")]), 10)
+        assert [commit.number for commit in feed.recent(number - 1)] == [number]
+    assert [commit.number for commit in feed.recent(0)] == [2, 3, 7, 8]
+    assert [commit.number for commit in feed.recent(3)] == [commit.number for commit in feed.recent(5)] == [7, 8]
+    assert removed.by_reason() == {"closed": 4}

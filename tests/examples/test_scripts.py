@@ -34,7 +34,7 @@ def test_first_session(server: ServerProcess) -> None:
     done = run(EXAMPLES / "first_session.sh", server.host, str(server.port), server=server)
     assert done.returncode == 0, done.stderr
     new, saved, restored, closed = done.stdout.splitlines()
-    assert re.fullmatch(r"a new session: session_1_\d+_\d+", new)
+    assert re.fullmatch(r"a new session: session_\d+_\d+_\d+", new)
     assert saved == "saved twice"
     assert restored == 'restored: {"file":"notes.txt","line":13} at revision 3'
     assert closed == "closed; restoring it now is an error:"
@@ -55,7 +55,7 @@ def test_first_session_finds_the_server_as_call_does(start_server: StartServer, 
     server.env[f"STUI_SESSIONS_{named}"] = str(value)
     done = run(EXAMPLES / "first_session.sh", server=server)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("a new session: session_1_")
+    assert done.stdout.startswith("a new session: session_")
 
 
 @needs_nc_and_jq

@@ -1,14 +1,18 @@
 """An audit: every way to find a session is compared with what each session says of itself."""
 
+import asyncio
 import contextlib
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from stui_sessions.domain.entities import EXTERNAL, OWNER, Holder, Owner
+import asyncpg
+
+from stui_sessions.domain.entities import EXTERNAL, OWNER, Holder, Owner, Session
 from stui_sessions.storage.local import meta
+from stui_sessions.storage.postgres.schema import GRAIN_MS
 from stui_sessions.storage.rows import ENTITY, WHOLE, Row, decode_entity, decode_session, encode_session
 from tests.support.crowd import ENDED, EXTERNAL_IDS, TITLES, Crowd, Known, is_short
 from tests.support.line_client import LineClient
@@ -34,6 +38,62 @@ def pages(client: LineClient, **parameters: Any) -> Iterator[Reply]:
         if page["next_cursor"] is None:
             return
         cursor = {"cursor": page["next_cursor"]}
+
+
+class Stored(NamedTuple):
+    """What is in a store's tables."""
+
+    sessions: list[tuple[Any, ...]]
+    """What `decode_session` takes."""
+    columns: list[dict[str, Any]]
+    """Beside each of them, what indexes need."""
+    entities: list[tuple[Any, ...]]
+    """Keys, and what `decode_entity` takes."""
+    totals: tuple[int, ...]
+    """Sessions by status, and clients."""
+
+
+def in_file(path: Path) -> Stored:
+    """What the local store has there."""
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        found = meta.read(database)
+        database.text_factory = bytes
+        names = [name for name in Row._fields if name not in ("number", "tenant", "sequence")]
+        rows = database.execute(f"SELECT {WHOLE}, {', '.join(names)} FROM sessions").fetchall()
+        entities = database.execute(f"SELECT {ENTITY} FROM entities").fetchall()
+    assert not found.needs_log
+    (counters,) = found.counters()
+    return Stored(
+        [row[:9] for row in rows],
+        [dict(zip(names, row[9:], strict=True)) for row in rows],
+        [(tenant, kind.decode(), *rest) for tenant, kind, *rest in entities],
+        counters[1:],
+    )
+
+
+def in_postgres(url: str) -> Stored:
+    """What the shared store has there."""
+    return asyncio.run(_in_postgres(url))
+
+
+async def _in_postgres(url: str) -> Stored:
+    names = ["session_id", "client_id", "user_id", "external_id", "title", "status", "listed_at", "due_at"]
+    connection = await asyncpg.connect(url)
+    try:
+        rows = await connection.fetch(
+            "SELECT tenant, number, 0, session_id, size, head_crc, head, crc, data, "
+            f"version, {', '.join(names)} FROM stui_sessions.sessions"
+        )
+        entities = await connection.fetch("SELECT tenant, kind, id, version, 0, crc, data FROM stui_sessions.entities")
+        sums = "sum(live)::int, sum(expired)::int, sum(closed)::int, sum(deleted)::int, sum(clients)::int"
+        totals = await connection.fetchrow(f"SELECT {sums} FROM stui_sessions.totals")
+    finally:
+        await connection.close()
+    sessions = [tuple(row)[:9] for row in rows]
+    assert [row["version"] for row in rows] == [s and s.version for s in (decode_session(*row) for row in sessions)]
+    columns = [{name: row[name] for name in names} for row in rows]
+    return Stored(sessions, columns, list(map(tuple, entities)), tuple(totals))
 
 
 class Audit:
@@ -191,28 +251,16 @@ class Audit:
 
     # -- the file
 
-    def file(self, path: Path) -> None:
+    def tables(self, stored: Stored) -> None:
         """The database of a server that has stopped in order: rows, index columns, totals."""
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-            assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-            found = meta.read(database)
-            database.text_factory = bytes
-            names = [name for name in Row._fields if name not in ("number", "tenant", "sequence")]
-            rows = database.execute(f"SELECT {WHOLE}, {', '.join(names)} FROM sessions").fetchall()
-            others = database.execute(f"SELECT {ENTITY} FROM entities").fetchall()
-        assert not found.needs_log
         statuses: Counter[str] = Counter()
         live: dict[tuple[str, str], set[str]] = {}
-        for row in rows:
-            session = decode_session(*row[:9])
+        for row, columns in zip(stored.sessions, stored.columns, strict=True):
+            session = decode_session(*row)
             assert session is not None
             status = STATUSES[session.status]
             statuses[status] += 1
-            again = encode_session(session)
-            wrong = {n: (v, getattr(again, n)) for n, v in zip(names, row[9:], strict=True) if v != getattr(again, n)}
-            noted, end = wrong.pop("due_at", (0, 0))
-            assert noted <= end, "noted too late: the sweeper would not see it"
-            assert not wrong, f"session {row[1]}: {wrong}"
+            _columns_agree(session, columns)
             if status == "live":
                 for kind, name in ((OWNER, session.client_id), (EXTERNAL, session.about.external_id)):
                     if name or (kind == OWNER and session.user_id):
@@ -220,22 +268,32 @@ class Audit:
             if session.session_id in self.truth:
                 assert self.truth[session.session_id]["status"] == status
                 assert self.truth[session.session_id]["external_id"] == (session.about.external_id or None)
-        assert self.truth.keys() <= {row[3].decode() for row in rows}
-        (counters,) = found.counters()
-        assert counters[1:5] == tuple(statuses[status] for status in STATUSES)
-        assert counters[5] == sum(kind == OWNER and not name.endswith("\0") for kind, name in live)
-        self._entities(others, live)
+        assert self.truth.keys() <= {row[3].decode() for row in stored.sessions}
+        clients = sum(kind == OWNER and not name.endswith("\0") for kind, name in live)
+        assert stored.totals == (*(statuses[status] for status in STATUSES), clients)
+        self._entities(stored.entities, live)
 
     def _entities(self, rows: list[tuple[Any, ...]], live: dict[tuple[str, str], set[str]]) -> None:
         """Owners and holders name the live sessions, each of them and no others."""
         told: dict[tuple[str, str], set[str]] = {}
         for tenant, kind, name, *rest in rows:
-            entity = decode_entity((tenant.decode(), kind.decode(), name.decode()), *rest)
+            entity = decode_entity((tenant.decode(), kind, name.decode()), *rest)
             assert isinstance(entity, Owner | Holder)
             ids = entity.session_ids if isinstance(entity, Owner) else [entity.session_id]
             assert len(set(ids)) == len(ids), f"twice in {entity.key}"
             told[entity.key[1:]] = set(ids)
         assert told == live
+
+
+def _columns_agree(session: Session, columns: dict[str, Any]) -> None:
+    """What a row has for its indexes is what the session in it says."""
+    again = encode_session(session)
+    grain = GRAIN_MS if "listed_at" in columns else 0
+    listed, due = columns.pop("listed_at", again.active_at), columns.pop("due_at")
+    assert listed <= again.active_at <= listed + grain, f"session {session.session_id} is listed at {listed}"
+    assert due <= again.due_at, "noted too late: the sweeper would not see it"
+    wrong = {name: value for name, value in columns.items() if value != getattr(again, name)}
+    assert not wrong, f"session {session.session_id}: {wrong}"
 
 
 def _worker_of(row: Reply) -> str:

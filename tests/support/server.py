@@ -162,6 +162,11 @@ class ServerProcess:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def ports(self) -> list[int]:
+        """Those of all processes that stand behind it."""
+        return [self.port]
+
     def stderr(self) -> str:
         """Everything it has logged, over all its starts."""
         with contextlib.suppress(FileNotFoundError):
