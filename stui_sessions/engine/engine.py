@@ -94,10 +94,11 @@ class Engine:
         handler = command.handler
         if handler is None:
             return self._operate(Attempt(request, caller, resume))
-        entities: Known = self.cache.entities
-        if self.freshness is not None:
-            attempt = attempt or Attempt(request, caller, resume, self.freshness.asked_at(command))
-            entities = self.freshness.view(attempt.since, self.committed)
+        cache, freshness = self.cache, self.freshness
+        entities: Known = cache.entities
+        if freshness is not None:
+            attempt = attempt or Attempt(request, caller, resume, freshness.asked_at(command))
+            entities = freshness.view(attempt.since, self.committed)
         draft = Draft(self.world, entities, self.batch.number, command, caller, now)
         if attempt is not None:
             draft.answers, draft.forgiving = attempt.answers, attempt.forgiving
@@ -105,8 +106,8 @@ class Engine:
             result = handler(draft, request.parameters)
         except Exception as error:
             return self._not_done(request, draft, error, attempt or Attempt(request, caller, resume))
-        changes, cache = draft.changes, self.cache
-        if self.freshness is not None and not changes and attempt is not None and attempt.since is None:
+        changes = draft.changes
+        if freshness is not None and not changes and attempt is not None and attempt.since is None:
             return self._ask_fresh(attempt, now)
         if changes or draft.uses:
             self._accept(draft)
@@ -114,14 +115,14 @@ class Engine:
             cache.note_use(draft.read)
         reply = Success(request.id, "success", result, now.text)
         weigh, commit = command.weigh, draft.gathering if changes else draft.commit
-        if self.freshness is not None and commit > self.committed:
-            self.freshness.note_peer(caller.connection, commit, bool(changes))
+        if freshness is not None and commit > self.committed:
+            freshness.note_peer(caller.connection, commit, bool(changes))
         if weigh is None and commit <= self.committed:
             return reply
         weight = ITEM_WEIGHT if weigh is None else ITEM_WEIGHT + weigh(result)
         if not changes:
             return Decided(reply, commit, False, False, weight)
-        is_soft = self.freshness is None and type(changes[0][0]) is Used and _only_uses(changes)
+        is_soft = freshness is None and type(changes[0][0]) is Used and _only_uses(changes)
         return Decided(reply, commit, True, is_soft, weight)
 
     def _ask_fresh(self, attempt: Attempt, now: Moment) -> Decided | Success | Attempt:
@@ -240,9 +241,11 @@ class Engine:
         if changes:
             number, records = batch.number, batch.records
             for entity in draft.read:  # what is in the batch already stands on what is expected of it
-                if entity.commit < number and type(entity) is not Damaged:
-                    is_there = type(entity) is Session or is_stored(entity)
-                    batch.expected[entity.key] = entity.version if is_there else 0
+                if entity.commit < number:
+                    if type(entity) is Session:  # nearly always
+                        batch.expected[entity.key] = entity.version
+                    elif type(entity) is not Damaged:
+                        batch.expected[entity.key] = entity.version if is_stored(entity) else 0
             if not records:
                 self.committer.wake()
             for record, before, after in changes:

@@ -18,11 +18,12 @@ from stui_sessions.engine.cache import Cache
 from stui_sessions.protocol.registry import Command
 from stui_sessions.storage.contract import Batch
 
-RECENT_SECONDS = 5.0
+RECENT_SECONDS = 600.0
 """For so long after a look, a write is decided on what that has found, and its commit checks it.
 
-A decision on what is stale costs all that share its commit another try, so what was
-not looked at for longer is looked at first.
+A decision on what is stale costs all that share its commit another try.  So what others
+are said to have changed (`doubt`) is looked at first, and what was not looked at for
+longer than this, since they may not have been heard.
 """
 
 SPARE = 1000
