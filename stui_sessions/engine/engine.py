@@ -90,8 +90,7 @@ class Engine:
 
         An Attempt, if something is lacking: `resume` is called once `retry` is worth while.
         """
-        command = request.command
-        handler = command.handler
+        command, handler = request.command, request.command.handler
         if handler is None:
             return self._operate(Attempt(request, caller, resume))
         cache, freshness = self.cache, self.freshness
@@ -121,7 +120,7 @@ class Engine:
             return reply
         weight = ITEM_WEIGHT if weigh is None else ITEM_WEIGHT + weigh(result)
         if not changes:
-            return Decided(reply, commit, False, False, weight)
+            return Decided(reply, commit, weight=weight)
         is_soft = freshness is None and type(changes[0][0]) is Used and _only_uses(changes)
         return Decided(reply, commit, True, is_soft, weight)
 
