@@ -234,8 +234,8 @@ def test_other_versions_are_refused(command: str, postgres: Postgres, database_u
     change = "UPDATE stui_sessions.meta SET value = '{}' WHERE key = 'version'"
     postgres.sql(change.format(schema.VERSION + 1), name)
     assert "which a newer server has made; this one knows 1: use a newer server" in bad(command, "--db", database_url)
-    postgres.sql(change.format(schema.VERSION - 1), name)
-    assert "stui-sessions db upgrade --db URL" in bad(command, "--db", database_url)
+    postgres.sql(change.format(schema.HALF_MOVED), name)
+    assert "run stui-sessions move again" in bad(command, "--db", database_url)
 
 
 # What goes wrong before.

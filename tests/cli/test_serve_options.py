@@ -188,7 +188,9 @@ def test_the_overview_lists_every_command_without_importing_one(monkeypatch: pyt
     monkeypatch.setattr("stui_sessions.cli.main.import_module", lambda name: pytest.fail(f"imported {name}"))
     result = CliRunner().invoke(main, ["--help"])
     assert result.exit_code == 0
-    assert set(COMMANDS) == {"serve", "call", "backup", "restore", "db", "export", "import", "bench", "schema"}
+    assert set(COMMANDS) == {
+        *("serve", "call", "backup", "restore", "move", "db", "export", "import", "bench", "schema"),
+    }
     for name, (_, text) in COMMANDS.items():
         assert f"  {name} " in result.output
         assert text in result.output
