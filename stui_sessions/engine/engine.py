@@ -139,7 +139,7 @@ class Engine:
         if self.freshness is not None and attempt.since is None:
             return self._ask_fresh(attempt, draft.now)
         refusal = error if isinstance(error, Refusal) else self._fault(request.command.name, error)
-        if self.freshness is not None:
+        if self.freshness is not None and draft.commit > self.committed:
             self.freshness.note_peer(draft.caller.connection, draft.commit, False)
         return Decided(failure(request.id, refusal, draft.now.text), draft.commit)
 
@@ -350,7 +350,7 @@ class Engine:
         self.cache.drop(self.batch.after)
         self._give_back(self._buckets)
         if self.freshness is not None:
-            self.freshness.forget_peers(number)
+            self.freshness.forget_peers(self.committed, number)
         self.batch, self._buckets = Batch(number, [], {}, {}, {}), []
         waiting, self._waiting = self._waiting, {}
         for waiter in waiting:

@@ -137,10 +137,11 @@ class Freshness:
             return False
         return batch.after.keys().isdisjoint(before.expected)
 
-    def forget_peers(self, number: int) -> None:
-        """Commit `number` has ended, or was given up."""
-        self._standing.pop(number, None)
-        self._writers.pop(number, None)
+    def forget_peers(self, ended: int, given_up: int = 0) -> None:
+        """All commits up to `ended` have ended; `given_up` was not tried."""
+        for noted in (self._standing, self._writers):
+            for number in [number for number in noted if number <= ended or number == given_up]:
+                del noted[number]
 
 
 _NOBODY: frozenset[int] = frozenset()

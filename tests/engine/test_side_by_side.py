@@ -156,3 +156,22 @@ def test_a_question_does_not_wait_for_a_commit_that_has_failed(desk: Desk) -> No
     arrive(desk, 0, StorageError("the disk refuses"))
     assert peer.codes == ["storage_unavailable"]
     assert desk.ask("get_session_statistics")["total_sessions"] == 4
+
+
+def test_nothing_is_kept_of_peers_whose_commits_have_ended(nodes: Nodes, desk: Desk) -> None:
+    """Well, not well, beside one that ended well, or without any: it would grow with every connection."""
+    freshness = desk.engine.freshness
+    assert freshness is not None
+    for number in range(10, 20):
+        one = connected(desk, number)
+        one.ask(1, "close_session", session_id="nobody")
+        desk.settle()
+        assert one.codes == ["session_not_found"]
+    save(desk, "a", 1, connected(desk, 1))
+    save(desk, "b", 2, connected(desk, 2))
+    save(desk, "c", 3, connected(desk, 3))
+    assert freshness._writers.keys() == freshness._standing.keys() != set()
+    arrive(desk, 0, StorageError("the disk refuses"))
+    arrive(desk)
+    arrive(desk)
+    assert freshness._standing == freshness._writers == {}
