@@ -113,7 +113,7 @@ class Channel:
 
 
 class Readers:
-    """Some channels for statements that change nothing."""
+    """Some channels for statements that change nothing, or nothing more when they are sent twice."""
 
     def __init__(self, url: str, number: int, timeout: float) -> None:
         self.timeout = timeout
@@ -126,7 +126,7 @@ class Readers:
     async def fetch(self, doing: str, sql: str, *arguments: Any) -> list[Any]:
         """The rows of one statement; StorageError with what was being done.
 
-        Sent once more where a connection turns out to be lost: nothing is changed by it.
+        Sent once more where a connection turns out to be lost.
         """
         was_open = True
         while True:
